@@ -1,0 +1,88 @@
+// Package ocirun is the OCI runtime as a library: it turns a runtime-spec
+// configuration into a running process. The supervisor calls it directly for
+// every container; cmd/wherry-runtime wraps it in the OCI command line for
+// other callers. It keeps no state on disk, reaps nobody and holds nothing once
+// a call returned, except what it hands to the caller: those are the caller's
+// (the supervisor's, or the OCI command's state file).
+package ocirun
+
+import (
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// CreateRequest is everything one container needs. The runtime duplicates the
+// files it passes on; the caller closes its own.
+type CreateRequest struct {
+	ID   string
+	Spec *specs.Spec
+	// Root is a detached mount (fsmount, open_tree) of the root file system.
+	// It is cloned, so that the caller's stays usable for a restart. Nil:
+	// Spec.Root.Path is used.
+	Root *os.File
+	// NetNS, if not nil, replaces the path of the network namespace in Spec.
+	NetNS *os.File
+	// Join replaces the path of further namespaces: each descriptor is a
+	// namespace of the key's type.
+	Join map[specs.LinuxNamespaceType]*os.File
+	// Stdin, Stdout and Stderr become the process's streams; nil is /dev/null.
+	// Ignored when Spec.Process.Terminal is set: then Container.Console is the master.
+	Stdin, Stdout, Stderr *os.File
+	// User and Groups, when ResolveUser is set, are resolved inside the root
+	// (see task.StartRequest); HOME is set if the spec's environment lacks it.
+	ResolveUser bool
+	User        string
+	Groups      []string
+	// Init puts the built-in reaper in front of the process as pid 1.
+	Init bool
+	// SystemdCgroup selects the systemd driver for Spec.Linux.CgroupsPath.
+	SystemdCgroup bool
+}
+
+// Container is a created container: its init waits for Start.
+type Container struct {
+	ID  string
+	Pid int
+	// PidFD refers to the init. The caller owns it.
+	PidFD *os.File
+	// Console is the pseudo-terminal's master, or nil. The caller owns it.
+	Console *os.File
+	// Cgroup is the path of the container's cgroup, relative to the hierarchy roots.
+	Cgroup string
+
+	start *os.File // the runtime's side of the handshake
+}
+
+// StartError is why a process could not be executed inside its container.
+type StartError struct {
+	// Code is the exit code users expect: 127 not found, 126 not executable.
+	Code int
+	// Msg is the runtime's text, such as
+	// `exec: "foo": executable file not found in $PATH`.
+	Msg string
+}
+
+func (e *StartError) Error() string { return e.Msg }
+
+// ExecRequest is a further process in a running container.
+type ExecRequest struct {
+	// Pid and PidFD of the container's init.
+	Pid                   int
+	PidFD                 *os.File
+	Spec                  *specs.Spec // of the container: seccomp, apparmor, capabilities bounds
+	Process               *specs.Process
+	Cgroup                string
+	Stdin, Stdout, Stderr *os.File
+	ResolveUser           bool
+	User                  string
+	Groups                []string
+	SystemdCgroup         bool
+}
+
+// Process is a started exec. The caller owns the files.
+type Process struct {
+	Pid     int
+	PidFD   *os.File
+	Console *os.File
+}
