@@ -21,6 +21,8 @@ type CreateRequest struct {
 	// It is cloned, so that the caller's stays usable for a restart. Nil:
 	// Spec.Root.Path is used.
 	Root *os.File
+	// A kernel before 6.15 cannot clone a detached mount: there Root must come
+	// from Runtime.OpenRoot, which knows how.
 	// NetNS, if not nil, replaces the path of the network namespace in Spec.
 	NetNS *os.File
 	// Join replaces the path of further namespaces: each descriptor is a
@@ -51,7 +53,7 @@ type Container struct {
 	// Cgroup is the path of the container's cgroup, relative to the hierarchy roots.
 	Cgroup string
 
-	start *os.File // the runtime's side of the handshake
+	conn *os.File // the runtime's side of the handshake
 }
 
 // StartError is why a process could not be executed inside its container.

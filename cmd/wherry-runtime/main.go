@@ -1,0 +1,30 @@
+// Command wherry-runtime is the OCI runtime of Wherry and the three helpers of
+// a daemon, each a face selected by the first argument. Anything that is not a
+// helper is a command of the OCI command line.
+package main
+
+import (
+	"os"
+
+	"github.com/wherry-engine/wherry/dataplane"
+	"github.com/wherry-engine/wherry/keeper"
+	"github.com/wherry-engine/wherry/ocirun/command"
+	"github.com/wherry-engine/wherry/ocirun/initproc"
+	"github.com/wherry-engine/wherry/supervisor"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "init": // the first process of every container; see ocirun/wire
+			os.Exit(initproc.Main(os.Args[2:]))
+		case "supervisor":
+			os.Exit(supervisor.Main(os.Args[2:]))
+		case "keeper":
+			os.Exit(keeper.Main(os.Args[2:]))
+		case "net":
+			os.Exit(dataplane.Main(os.Args[2:]))
+		}
+	}
+	os.Exit(command.Main(os.Args[1:]))
+}
