@@ -1,0 +1,178 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/session"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+
+	"github.com/wherry-engine/wherry/image"
+	"github.com/wherry-engine/wherry/network"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// Store is what a build needs of the engine's image store.
+type Store interface {
+	ContentStore() content.Store
+	Snapshotter() snapshots.Snapshotter
+	SnapshotterName() string
+	LeaseManager() leases.Manager
+	ImageStore() images.Store
+	GarbageCollect(ctx context.Context) (gc.Stats, error)
+	RegistryHosts() docker.RegistryHosts
+	// Namespace of containerd's metadata that holds everything above.
+	Namespace() string
+	// Resolver finds the finished image.
+	image.Resolver
+}
+
+// Options of a Builder. All but CgroupParent and Network are required.
+type Options struct {
+	// Root is the directory of BuildKit's own databases and scratch files.
+	Root  string
+	Store Store
+	// Tasks runs build steps.
+	Tasks func() task.Service
+	// Sandboxes gives RUN steps their network; steps use the network named Network ("bridge").
+	Sandboxes network.Sandboxes
+	Network   string
+	// CgroupParent is the parent of the steps' cgroups.
+	CgroupParent string
+	// Built is told each image that a build stored, by the names it got.
+	Built  func(ctx context.Context, names []string, img images.Image)
+	Logger *slog.Logger
+}
+
+// Builder is the embedded BuildKit. The zero value is not usable; see New.
+type Builder struct {
+	opt Options
+
+	mu      sync.Mutex
+	started *running
+	closed  bool
+	cancels map[string]context.CancelFunc
+}
+
+// running is BuildKit once it was started.
+type running struct {
+	controller *control.Controller
+	sessions   *session.Manager
+	server     *grpc.Server
+	worker     *worker
+	close      func() error
+}
+
+// New returns a Builder that has not started BuildKit yet. What an earlier
+// daemon left mounted under Root is unmounted.
+func New(opt Options) (*Builder, error) {
+	if opt.Network == "" {
+		opt.Network = "bridge"
+	}
+	if err := os.MkdirAll(opt.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("create build directory: %w", err)
+	}
+	if err := unmountBelow(opt.Root); err != nil {
+		opt.Logger.Warn("cleaning build directory", "err", err)
+	}
+	if err := os.RemoveAll(filepath.Join(opt.Root, scratchDir)); err != nil {
+		return nil, fmt.Errorf("clean build directory: %w", err)
+	}
+	return &Builder{opt: opt, cancels: map[string]context.CancelFunc{}}, nil
+}
+
+var errClosed = errors.New("the builder is shutting down")
+
+// get starts BuildKit if it is not running.
+func (b *Builder) get(ctx context.Context) (*running, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	if b.started != nil {
+		return b.started, nil
+	}
+	r, err := start(context.WithoutCancel(ctx), b.opt)
+	if err != nil {
+		return nil, fmt.Errorf("start the builder: %w", err)
+	}
+	b.started = r
+	return r, nil
+}
+
+// Close stops BuildKit if it runs.
+func (b *Builder) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for _, cancel := range b.cancels {
+		cancel()
+	}
+	if b.started == nil {
+		return nil
+	}
+	b.started.server.Stop()
+	return b.started.close()
+}
+
+// ServeGRPC answers BuildKit's control API (buildx) on an upgraded connection
+// until it ends.
+func (b *Builder) ServeGRPC(ctx context.Context, conn net.Conn) error {
+	r, err := b.get(ctx)
+	if err != nil {
+		return err
+	}
+	(&http2.Server{}).ServeConn(conn, &http2.ServeConnOpts{Handler: r.server, Context: ctx})
+	return nil
+}
+
+// ServeSession takes over a request to /session and serves it until it ends.
+func (b *Builder) ServeSession(w http.ResponseWriter, req *http.Request) error {
+	r, err := b.get(req.Context())
+	if err != nil {
+		return err
+	}
+	return r.sessions.HandleHTTPRequest(req.Context(), w, req)
+}
+
+// Cancel ends a build by the identifier its client chose; unknown ones are ignored.
+func (b *Builder) Cancel(buildID string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if cancel, ok := b.cancels[buildID]; ok {
+		cancel()
+	}
+}
+
+// cancellable registers a running build under the client's identifier.
+func (b *Builder) cancellable(ctx context.Context, buildID string) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	if buildID == "" {
+		return ctx, cancel
+	}
+	b.mu.Lock()
+	b.cancels[buildID] = cancel
+	b.mu.Unlock()
+	return ctx, func() {
+		b.mu.Lock()
+		delete(b.cancels, buildID)
+		b.mu.Unlock()
+		cancel()
+	}
+}

@@ -1,0 +1,251 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/moby/buildkit/cache"
+	cacheconfig "github.com/moby/buildkit/cache/config"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/identity"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/compression"
+	"github.com/moby/buildkit/worker/base"
+	digest "github.com/opencontainers/go-digest"
+	ociidentity "github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// danglingPrefix names images that a build gave no name, so that they stay
+// until they are pruned.
+const danglingPrefix = "moby-dangling"
+
+// exporterMoby is what older clients call storing an image in the engine.
+const exporterMoby = "moby"
+
+// worker is BuildKit's worker with an image exporter that makes its result
+// runnable at once.
+type worker struct {
+	*base.Worker
+	opt Options
+}
+
+// Exporter returns the exporter of a name. Storing an image also links its
+// snapshots into the engine's chains.
+func (w *worker) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
+	if name == exporterMoby {
+		name = client.ExporterImage
+	}
+	e, err := w.Worker.Exporter(name, sm)
+	if err != nil || name != client.ExporterImage {
+		return e, err
+	}
+	return &storing{Exporter: e, w: w}, nil
+}
+
+// storing wraps the image exporter.
+type storing struct {
+	exporter.Exporter
+	w *worker
+}
+
+func (s *storing) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
+	own := maps.Clone(attrs)
+	if own == nil {
+		own = map[string]string{}
+	}
+	if own["name"] == "" {
+		own["dangling-name-prefix"] = danglingPrefix
+	}
+	delete(own, "unpack") // linking is better: nothing is extracted twice
+	inst, err := s.Exporter.Resolve(ctx, id, own)
+	if err != nil {
+		return nil, err
+	}
+	return &storingInstance{ExporterInstance: inst, w: s.w}, nil
+}
+
+type storingInstance struct {
+	exporter.ExporterInstance
+	w *worker
+}
+
+// Export stores the image and links the snapshots of its platforms as chains.
+func (i *storingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	resp, finalize, ref, err := i.ExporterInstance.Export(ctx, src, info)
+	if err != nil {
+		return resp, finalize, ref, err
+	}
+	if err := i.link(ctx, src, ref.Descriptor(), info.SessionID); err != nil {
+		return nil, nil, nil, fmt.Errorf("link the built image: %w", err)
+	}
+	if i.w.opt.Built != nil {
+		names := strings.Split(resp["image.name"], ",")
+		i.w.opt.Built(ctx, names, images.Image{Target: ref.Descriptor()})
+	}
+	return resp, finalize, ref, nil
+}
+
+// link gives the snapshot of every result the name of its chain ID.
+func (i *storingInstance) link(ctx context.Context, src *exporter.Source, target ocispec.Descriptor, sessionID string) error {
+	ctx = namespaces.WithNamespace(ctx, i.w.opt.Store.Namespace())
+	byChain, err := i.configs(ctx, target)
+	if err != nil {
+		return err
+	}
+	refs := []cache.ImmutableRef{src.Ref}
+	for _, r := range src.Refs {
+		refs = append(refs, r)
+	}
+	for _, r := range refs {
+		if r == nil {
+			continue
+		}
+		if err := i.linkRef(ctx, r, byChain, session.NewGroup(sessionID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configs maps the chain ID of each platform's image to its configuration.
+func (i *storingInstance) configs(ctx context.Context, target ocispec.Descriptor) (map[string]ocispec.Descriptor, error) {
+	cs := i.w.opt.Store.ContentStore()
+	out := map[string]ocispec.Descriptor{}
+	err := images.Walk(ctx, images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if images.IsConfigType(d.MediaType) {
+			raw, err := content.ReadBlob(ctx, cs, d)
+			if err != nil {
+				return nil, err
+			}
+			var img ocispec.Image
+			if err := json.Unmarshal(raw, &img); err != nil {
+				return nil, fmt.Errorf("image configuration %s: %w", d.Digest, err)
+			}
+			if img.RootFS.Type == "layers" && len(img.RootFS.DiffIDs) > 0 {
+				out[ociidentity.ChainID(img.RootFS.DiffIDs).String()] = d
+			}
+			return nil, nil
+		}
+		return images.Children(ctx, cs, d)
+	}), target)
+	return out, err
+}
+
+// linkRef makes a committed snapshot, named by the chain ID of ref's layers,
+// that is an empty layer above ref's own snapshot: nothing is copied or
+// extracted, and the metadata store keeps the parent while the chain lives.
+func (i *storingInstance) linkRef(ctx context.Context, ref cache.ImmutableRef, configs map[string]ocispec.Descriptor, g session.Group) error {
+	chain, err := chainOf(ctx, ref, g)
+	if err != nil {
+		return err
+	}
+	cfg, ok := configs[chain]
+	if !ok {
+		return nil
+	}
+	sn := i.w.opt.Store.Snapshotter()
+	if _, err := sn.Stat(ctx, chain); errdefs.IsNotFound(err) {
+		parent := ref.GetString("cache.snapshot")
+		if parent == "" {
+			parent = ref.ID()
+		}
+		key := "link-" + identity.NewID()
+		if _, err := sn.Prepare(ctx, key, parent); err != nil {
+			return fmt.Errorf("prepare %s over %s: %w", chain, parent, err)
+		}
+		if err := sn.Commit(ctx, chain, key); err != nil && !errdefs.IsAlreadyExists(err) {
+			return fmt.Errorf("commit %s: %w", chain, err)
+		} else if err != nil {
+			_ = sn.Remove(ctx, key)
+		}
+	} else if err != nil {
+		return err
+	}
+	// The configuration keeps the chain, as an unpacked pull does.
+	label := "containerd.io/gc.ref.snapshot." + i.w.opt.Store.SnapshotterName()
+	_, err = i.w.opt.Store.ContentStore().Update(ctx, content.Info{
+		Digest: cfg.Digest, Labels: map[string]string{label: chain},
+	}, "labels."+label)
+	return err
+}
+
+// chainOf makes sure that ref is a committed snapshot and returns the chain ID
+// of its layers, "" if it has none.
+func chainOf(ctx context.Context, ref cache.ImmutableRef, g session.Group) (string, error) {
+	remotes, err := ref.GetRemotes(ctx, false, cacheconfig.RefConfig{Compression: compression.New(compression.Default)}, false, g)
+	if err != nil || len(remotes) == 0 {
+		return "", err
+	}
+	var ids []digest.Digest
+	for _, d := range remotes[0].Descriptors {
+		id := digest.Digest(d.Annotations[labels.LabelUncompressed])
+		if id == "" {
+			return "", nil
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		return "", nil
+	}
+	if err := ref.Extract(ctx, g); err != nil {
+		return "", err
+	}
+	return ociidentity.ChainID(ids).String(), ref.Finalize(ctx)
+}
+
+// namespacedImages puts the engine's namespace into every call.
+type namespacedImages struct {
+	images.Store
+	ns string
+}
+
+func (n namespacedImages) ctx(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, n.ns)
+}
+
+func (n namespacedImages) Get(ctx context.Context, name string) (images.Image, error) {
+	return n.Store.Get(n.ctx(ctx), name)
+}
+
+func (n namespacedImages) List(ctx context.Context, filters ...string) ([]images.Image, error) {
+	return n.Store.List(n.ctx(ctx), filters...)
+}
+
+func (n namespacedImages) Create(ctx context.Context, img images.Image) (images.Image, error) {
+	return n.Store.Create(n.ctx(ctx), img)
+}
+
+func (n namespacedImages) Update(ctx context.Context, img images.Image, fields ...string) (images.Image, error) {
+	return n.Store.Update(n.ctx(ctx), img, fields...)
+}
+
+func (n namespacedImages) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {
+	return n.Store.Delete(n.ctx(ctx), name, opts...)
+}
+
+// preferLocal makes FROM use an image that is here, unless the client asked
+// to pull: what Docker's own builder does.
+type preferLocal struct{ frontend.Frontend }
+
+func (p preferLocal) Solve(ctx context.Context, llb frontend.FrontendLLBBridge, exec executor.Executor, opt map[string]string, inputs map[string]*pb.Definition, sid string, sm *session.Manager) (*frontend.Result, error) {
+	if opt["image-resolve-mode"] == "" {
+		own := map[string]string{}
+		maps.Copy(own, opt)
+		own["image-resolve-mode"] = pb.AttrImageResolveModePreferLocal
+		opt = own
+	}
+	return p.Frontend.Solve(ctx, llb, exec, opt, inputs, sid, sm)
+}
