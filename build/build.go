@@ -176,3 +176,9 @@ func (b *Builder) cancellable(ctx context.Context, buildID string) (context.Cont
 		cancel()
 	}
 }
+
+// everRan reports whether BuildKit ever ran over this root.
+func (b *Builder) everRan() bool {
+	_, err := os.Stat(filepath.Join(b.opt.Root, "cache.db"))
+	return err == nil
+}

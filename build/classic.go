@@ -1,0 +1,242 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/identity"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+)
+
+// Output receives what a classic build reports. Calls do not overlap.
+type Output interface {
+	// Stream is text for the user.
+	Stream(text string) error
+	// Aux is a message for programs; id may be empty.
+	Aux(id string, v any) error
+}
+
+// traceID marks BuildKit's own progress messages.
+const traceID = "moby.buildkit.trace"
+
+// Build runs a build and returns the ID of its image. Errors of the Dockerfile
+// or its steps are returned after their output was reported.
+func (b *Builder) Build(ctx context.Context, req Request, out Output) (string, error) {
+	run, err := b.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	ctx, end := b.cancellable(ctx, req.BuildID)
+	defer end()
+	ref := identity.NewID()
+	solve, endSession, err := req.solve(ctx, run, ref)
+	if err != nil {
+		return "", err
+	}
+	defer endSession()
+
+	var show func(*controlapi.StatusResponse) error
+	if req.BuildKit {
+		show = func(s *controlapi.StatusResponse) error {
+			raw, err := proto.Marshal(s)
+			if err != nil {
+				return err
+			}
+			return out.Aux(traceID, raw)
+		}
+	} else {
+		show = newSteps(out).show
+	}
+	resp, err := b.solve(ctx, run, solve, ref, show)
+	if err != nil {
+		return "", err
+	}
+	id := resp.ExporterResponse["containerimage.digest"]
+	if err := out.Aux("", map[string]string{"ID": id}); err != nil {
+		return "", err
+	}
+	if req.BuildKit {
+		return id, nil
+	}
+	return id, success(out, id, solve.Exporters[0].Attrs["name"])
+}
+
+// success ends the output as scripts expect it.
+func success(out Output, id, names string) error {
+	short := strings.TrimPrefix(id, "sha256:")
+	if len(short) > 12 {
+		short = short[:12]
+	}
+	err := out.Stream("Successfully built " + short + "\n")
+	for name := range strings.SplitSeq(names, ",") {
+		if name != "" {
+			name = strings.TrimPrefix(strings.TrimPrefix(name, "docker.io/"), "library/")
+			err = errors.Join(err, out.Stream("Successfully tagged "+name+"\n"))
+		}
+	}
+	return err
+}
+
+// solve runs the request and delivers its status messages in order.
+func (b *Builder) solve(ctx context.Context, run *running, req *controlapi.SolveRequest, ref string, show func(*controlapi.StatusResponse) error) (*controlapi.SolveResponse, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	statusDone := make(chan error, 1)
+	go func() {
+		err := run.controller.Status(&controlapi.StatusRequest{Ref: ref}, &statusStream{ctx: ctx, show: show})
+		if err != nil {
+			cancel(err) // the client went away
+		}
+		statusDone <- err
+	}()
+	resp, err := run.controller.Solve(ctx, req)
+	if err != nil {
+		// Status waits for a job that may never have been made.
+		cancel(err)
+		<-statusDone
+		return nil, cleanError(err)
+	}
+	if err := <-statusDone; err != nil && !errors.Is(err, context.Canceled) {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// cleanError takes the wrapping that means nothing to users off.
+func cleanError(err error) error {
+	msg := err.Error()
+	for _, p := range []string{"failed to solve: ", "rpc error: code = Unknown desc = "} {
+		msg = strings.TrimPrefix(msg, p)
+	}
+	if msg == err.Error() {
+		return err
+	}
+	return &cleaned{err, msg}
+}
+
+type cleaned struct {
+	error
+	msg string
+}
+
+func (c *cleaned) Error() string { return c.msg }
+func (c *cleaned) Unwrap() error { return c.error }
+
+// statusStream is the server side of a Status call made in process.
+type statusStream struct {
+	ctx  context.Context //nolint:containedctx // grpc's own shape
+	show func(*controlapi.StatusResponse) error
+}
+
+func (s *statusStream) Context() context.Context     { return s.ctx }
+func (s *statusStream) SetHeader(metadata.MD) error  { return nil }
+func (s *statusStream) SendHeader(metadata.MD) error { return nil }
+func (s *statusStream) SetTrailer(metadata.MD)       {}
+func (s *statusStream) RecvMsg(any) error            { return io.EOF }
+func (s *statusStream) Send(m *controlapi.StatusResponse) error {
+	return s.show(m)
+}
+
+func (s *statusStream) SendMsg(m any) error {
+	r, ok := m.(*controlapi.StatusResponse)
+	if !ok {
+		return fmt.Errorf("unexpected status message %T", m)
+	}
+	return s.show(r)
+}
+
+// steps turns BuildKit's vertices into the classic builder's lines.
+type steps struct {
+	out   Output
+	names map[string]string // digest → name, once announced
+	done  map[string]bool
+	open  string // vertex whose output is being printed
+	bol   bool   // at the beginning of a line
+}
+
+func newSteps(out Output) *steps {
+	return &steps{out: out, names: map[string]string{}, done: map[string]bool{}, bol: true}
+}
+
+func (s *steps) print(text string) error {
+	if text == "" {
+		return nil
+	}
+	s.bol = strings.HasSuffix(text, "\n")
+	return s.out.Stream(text)
+}
+
+func (s *steps) show(m *controlapi.StatusResponse) error {
+	var errs []error
+	for _, v := range m.Vertexes {
+		if v.Started != nil || v.Cached {
+			errs = append(errs, s.announce(v))
+		}
+	}
+	for _, l := range m.Logs {
+		errs = append(errs, s.log(l))
+	}
+	for _, v := range m.Vertexes {
+		if v.Completed != nil && v.Cached && !s.done[v.Digest] && s.names[v.Digest] != "" {
+			errs = append(errs, s.print(" ---> Using cache\n"))
+			s.done[v.Digest] = true
+		}
+	}
+	for _, w := range m.Warnings {
+		errs = append(errs, s.print("[Warning] "+string(w.Short)+"\n"))
+	}
+	return errors.Join(errs...)
+}
+
+// announce prints a Dockerfile step when it starts; internal ones are silent.
+func (s *steps) announce(v *controlapi.Vertex) error {
+	if _, ok := s.names[v.Digest]; ok {
+		return nil
+	}
+	title := stepTitle(v.Name)
+	s.names[v.Digest] = title
+	if title == "" {
+		return nil
+	}
+	s.open = v.Digest
+	if !s.bol {
+		title = "\n" + title
+	}
+	return s.print(title + "\n")
+}
+
+// stepTitle makes "Step 2/3 : RUN make" of "[2/3] RUN make" and
+// "Step 2/3 (builder) : RUN make" of "[builder 2/3] RUN make".
+func stepTitle(name string) string {
+	head, rest, ok := strings.Cut(strings.TrimPrefix(name, "["), "] ")
+	if !ok || !strings.HasPrefix(name, "[") || head == "internal" || strings.HasPrefix(head, "auth") {
+		return ""
+	}
+	stage, num := "", head
+	if i := strings.LastIndexByte(head, ' '); i >= 0 {
+		stage, num = head[:i], head[i+1:]
+	}
+	if !strings.Contains(num, "/") {
+		return ""
+	}
+	if stage != "" {
+		num += " (" + strings.TrimSpace(stage) + ")"
+	}
+	return "Step " + num + " : " + rest
+}
+
+// log prints output, with the step's title again when steps alternate.
+func (s *steps) log(l *controlapi.VertexLog) error {
+	if l.Vertex != s.open && s.names[l.Vertex] != "" {
+		s.open = l.Vertex
+		if err := s.print(" ---> " + s.names[l.Vertex] + "\n"); err != nil {
+			return err
+		}
+	}
+	return s.print(string(l.Msg))
+}
