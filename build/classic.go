@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
+	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/identity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
@@ -107,25 +108,37 @@ func (b *Builder) solve(ctx context.Context, run *running, req *controlapi.Solve
 	return resp, nil
 }
 
-// cleanError takes the wrapping that means nothing to users off.
+// cleanError takes the wrapping that means nothing to users off, and makes the
+// exit code of a failed step known.
 func cleanError(err error) error {
-	msg := err.Error()
+	c := &stepError{error: err, msg: err.Error()}
 	for _, p := range []string{"failed to solve: ", "rpc error: code = Unknown desc = "} {
-		msg = strings.TrimPrefix(msg, p)
+		c.msg = strings.TrimPrefix(c.msg, p)
 	}
-	if msg == err.Error() {
-		return err
+	var exit *gwpb.ExitError
+	if errors.As(err, &exit) {
+		c.code = int(exit.ExitCode)
 	}
-	return &cleaned{err, msg}
+	return c
 }
 
-type cleaned struct {
+// stepError is why a build failed.
+type stepError struct {
 	error
-	msg string
+	msg  string
+	code int
 }
 
-func (c *cleaned) Error() string { return c.msg }
-func (c *cleaned) Unwrap() error { return c.error }
+func (e *stepError) Error() string { return e.msg }
+func (e *stepError) Unwrap() error { return e.error }
+
+// ExitStatus is the exit code of the step, or 1 if none failed.
+func (e *stepError) ExitStatus() int {
+	if e.code == 0 {
+		return 1
+	}
+	return e.code
+}
 
 // statusStream is the server side of a Status call made in process.
 type statusStream struct {

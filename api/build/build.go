@@ -223,8 +223,7 @@ func decode(r *http.Request) (Request, error) {
 	return req, err
 }
 
-// authConfigs decodes the logins a client sends along; a malformed header is
-// ignored as no logins, which is what Docker does.
+// authConfigs decodes the logins a client sends along. InvalidArgument.
 func authConfigs(header string) (map[string]registry.AuthConfig, error) {
 	if header == "" {
 		return nil, nil
