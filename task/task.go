@@ -158,6 +158,24 @@ type StartFiles struct {
 	// Attach is a client connection to attach before the process runs.
 	Attach        *os.File
 	AttachRequest AttachRequest
+	// Attachments are further connections to attach before the process runs;
+	// all of them get everything from its first byte.
+	Attachments []Attachment
+	// Waits are the connections of wait requests that came before the task
+	// existed; they are treated as by HandWait, from the first exit on.
+	Waits []Waiter
+}
+
+// Attachment is a client connection and what it wants.
+type Attachment struct {
+	Conn    *os.File
+	Request AttachRequest
+}
+
+// Waiter is the connection of a wait request.
+type Waiter struct {
+	Conn      *os.File
+	Condition WaitCondition
 }
 
 // Stdio describes the standard streams of a task.
