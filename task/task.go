@@ -22,6 +22,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -149,6 +150,21 @@ type StartRequest struct {
 	JoinUTS string `json:"joinUts,omitempty"`
 	JoinNet string `json:"joinNet,omitempty"`
 }
+
+// StartError is why a process could not be executed inside its container. It
+// is an InvalidArgument.
+type StartError struct {
+	// Code is the exit code users expect: 127 not found, 126 not executable.
+	Code int
+	// Msg is the runtime's text, such as
+	// `exec: "foo": executable file not found in $PATH`.
+	Msg string
+}
+
+func (e *StartError) Error() string { return e.Msg }
+
+// Unwrap gives the error's class.
+func (e *StartError) Unwrap() error { return errdefs.ErrInvalidArgument }
 
 // StartFiles are descriptors passed along with a StartRequest; nil means none.
 type StartFiles struct {
