@@ -8,7 +8,9 @@ import (
 	"time"
 
 	apicontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // ID is the 64 lower-case hexadecimal digits that name one container for ever.
@@ -29,13 +31,14 @@ type Spec struct {
 	ID      ID        `json:"id"`
 	Name    string    `json:"name"` // without the leading slash of the API
 	Created time.Time `json:"created"`
-	// Image is the digest of the image configuration; ImageRef is the
-	// reference as the user wrote it.
-	Image    string `json:"image"`
-	ImageRef string `json:"imageRef"`
-	// Manifest is the digest of the platform manifest the container was made from.
-	Manifest string `json:"manifest,omitempty"`
-	Platform string `json:"platform"`
+	// Image is the image ID users see; ImageRef is the reference as the user
+	// wrote it; ImageConfig is the digest of the image configuration.
+	Image       string `json:"image"`
+	ImageRef    string `json:"imageRef"`
+	ImageConfig string `json:"imageConfig,omitempty"`
+	// Manifest is the platform manifest the container was made from.
+	Manifest *ocispec.Descriptor `json:"manifest,omitempty"`
+	Platform string              `json:"platform"`
 	Driver   string `json:"driver"` // snapshotter
 	// Config is already merged with the image's configuration.
 	Config     *apicontainer.Config      `json:"config"`
@@ -44,6 +47,35 @@ type Spec struct {
 	// Sandbox names the network sandbox. It is the container's own ID unless
 	// the container joined another one (container:ID, pods).
 	Sandbox string `json:"sandbox"`
+	// Mounts are the volumes, binds, tmpfs and so on, resolved at creation.
+	Mounts []Mount `json:"mounts,omitempty"`
+	// LogPath is the current log file, or empty.
+	LogPath string `json:"logPath,omitempty"`
+}
+
+// Mount is one mount point of a container as resolved at its creation.
+type Mount struct {
+	Type        mount.Type `json:"type"`
+	Name        string     `json:"name,omitempty"`   // of the volume
+	Source      string     `json:"source,omitempty"` // on the host; of a volume once known
+	Destination string     `json:"destination"`
+	Driver      string     `json:"driver,omitempty"`
+	// Mode is what the user wrote after the second colon.
+	Mode        string            `json:"mode,omitempty"`
+	RW          bool              `json:"rw,omitempty"`
+	Propagation mount.Propagation `json:"propagation,omitempty"`
+	// Copy fills a volume that was never written from the image.
+	Copy bool `json:"copy,omitempty"`
+	// Anonymous volumes are removed with `rm -v` and by AutoRemove.
+	Anonymous bool `json:"anonymous,omitempty"`
+	// CreateSource makes a missing directory on the host, as -v does.
+	CreateSource bool `json:"createSource,omitempty"`
+	// Subpath is below the volume's or image's root.
+	Subpath string `json:"subpath,omitempty"`
+	// Request is the mount as given by --mount; nil for -v and the image's volumes.
+	Request *mount.Mount `json:"request,omitempty"`
+	// Options are those of a tmpfs given by --tmpfs.
+	Options string `json:"options,omitempty"`
 }
 
 // State is the word the API uses for where a container is in its life.
