@@ -1,10 +1,233 @@
-// Package keeper holds duplicates of every descriptor and restarts the other helpers.
+// Package keeper is the helper that nothing should ever kill: it holds
+// duplicates of the other helpers' descriptors, starts them again when they
+// die, and reaps the containers that a dead supervisor left behind. It decides
+// nothing and knows nothing of containers.
 package keeper
 
-import "os"
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/keeper/exits"
+	"github.com/wherry-engine/wherry/keeper/fdstore"
+)
+
+const (
+	lockFile  = "keeper.lock"
+	stateFile = "helpers.json"
+	// LogFile receives what the helpers say.
+	LogFile = "helpers.log"
+	// maxLog is the size at which LogFile is emptied (bytes).
+	maxLog = 1 << 20
+)
+
+// keeper is the process's state.
+type keeper struct {
+	execRoot, dataRoot string
+	ready              *os.File // inherited by the first supervisor, which reports through it
+	log                *slog.Logger
+	exits              *exits.Recorder
+
+	mu       sync.Mutex // guards the fields below and the children's
+	roles    map[string]*role
+	stopping bool
+	stopped  chan struct{}
+}
 
 // Main is the face of wherry-runtime; it returns the exit code.
 func Main(args []string) int {
-	_, _ = os.Stderr.WriteString("wherry-runtime: keeper is not built yet\n")
-	return 1
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("helper", "keeper")
+	if err := run(args, log); err != nil {
+		log.Error("keeper ends", "err", err)
+		return 1
+	}
+	return 0
+}
+
+func run(args []string, log *slog.Logger) error {
+	fs := flag.NewFlagSet("keeper", flag.ContinueOnError)
+	execRoot := fs.String("exec-root", "", "directory of sockets and task state")
+	dataRoot := fs.String("data-root", "", "the daemon's data directory")
+	readyFD := fs.Int("ready-fd", -1, "descriptor to which the supervisor writes when it is ready")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if *execRoot == "" {
+		return errors.New("--exec-root is missing")
+	}
+	frugal()
+	k := &keeper{execRoot: *execRoot, dataRoot: *dataRoot, log: log, roles: map[string]*role{}, stopped: make(chan struct{})}
+	if *readyFD >= 0 {
+		unix.CloseOnExec(*readyFD)
+		k.ready = os.NewFile(uintptr(*readyFD), "ready")
+	}
+	lock, err := k.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return k.serve()
+}
+
+// frugal trades speed, of which the keeper needs none, for memory, and lets it
+// hold as many descriptors as it may.
+func frugal() {
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(25)
+	RaiseFileLimit()
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU)
+}
+
+// RaiseFileLimit lets the process open as many files as the kernel grants.
+func RaiseFileLimit() {
+	const wanted = 1 << 20
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return
+	}
+	if l.Max < wanted && unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: wanted, Max: wanted}) == nil {
+		return
+	}
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: l.Max, Max: l.Max})
+}
+
+// lock makes sure that an exec root has one keeper, waiting for a dying one.
+func (k *keeper) lock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(k.execRoot, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another keeper has %s: %w", k.execRoot, err), f.Close())
+	}
+	return f, nil
+}
+
+func (k *keeper) serve() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become subreaper: %w", err)
+	}
+	var err error
+	if k.exits, err = exits.NewRecorder(k.execRoot); err != nil {
+		return fmt.Errorf("exit records: %w", err)
+	}
+	l, err := k.listen()
+	if err != nil {
+		return err
+	}
+	chld := make(chan os.Signal, 1)
+	signal.Notify(chld, syscall.SIGCHLD)
+	go k.accept(l)
+	k.mu.Lock()
+	for _, name := range []string{"supervisor", "net"} {
+		k.roles[name] = &role{name: name, sets: map[string]fdstore.Set{}}
+	}
+	k.adopt()
+	for _, r := range k.roles {
+		if r.pid == 0 {
+			k.start(r)
+		}
+	}
+	k.mu.Unlock()
+	for {
+		select {
+		case <-chld:
+			k.reap()
+		case <-k.stopped:
+			_ = l.Close()
+			k.cleanUp()
+			return nil
+		}
+	}
+}
+
+// listen replaces the socket in one step, so that a helper waiting for a new
+// keeper sees it appear when it works.
+func (k *keeper) listen() (*net.UnixListener, error) {
+	path := filepath.Join(k.execRoot, fdstore.Socket)
+	tmp := path + ".new"
+	_ = os.Remove(tmp)
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: tmp, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, path)); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// helperPids is the content of stateFile: who runs, for the next keeper.
+type helperPids struct {
+	Version int                `json:"version"`
+	Keeper  int                `json:"keeper"`
+	Helpers map[string]process `json:"helpers"`
+}
+
+type process struct {
+	Pid   int    `json:"pid"`
+	Start uint64 `json:"start"`
+}
+
+// save writes who runs. Called with k.mu held.
+func (k *keeper) save() {
+	st := helperPids{Version: 1, Keeper: os.Getpid(), Helpers: map[string]process{}}
+	for _, r := range k.roles {
+		st.Helpers[r.name] = process{r.pid, r.started}
+	}
+	b, err := json.Marshal(st)
+	if err != nil {
+		return
+	}
+	path := filepath.Join(k.execRoot, stateFile)
+	if err := errors.Join(os.WriteFile(path+".new", b, 0o600), os.Rename(path+".new", path)); err != nil {
+		k.log.Warn("cannot save the helpers' pids", "err", err)
+	}
+}
+
+// adopt takes over helpers that an earlier keeper started. Called with k.mu held.
+func (k *keeper) adopt() {
+	b, err := os.ReadFile(filepath.Join(k.execRoot, stateFile))
+	if err != nil {
+		return
+	}
+	var st helperPids
+	if json.Unmarshal(b, &st) != nil || st.Version != 1 {
+		return
+	}
+	for name, p := range st.Helpers {
+		r := k.roles[name]
+		if r == nil || p.Pid <= 0 {
+			continue
+		}
+		if fd, same := exits.Open(p.Pid, p.Start); same {
+			r.pid, r.started = p.Pid, p.Start
+			go k.watch(r, fd, p.Pid)
+		}
+	}
+}
+
+// cleanUp removes everything that belongs to the helpers.
+func (k *keeper) cleanUp() {
+	_ = k.exits.Close()
+	exits.Remove(k.execRoot)
+	for _, n := range []string{fdstore.Socket, "supervisor.sock", "supervisor.lock", "net.sock", stateFile, LogFile, "events", "start.lock", lockFile} {
+		_ = os.Remove(filepath.Join(k.execRoot, n))
+	}
+	_ = os.RemoveAll(filepath.Join(k.execRoot, "tasks"))
+	_ = os.Remove(k.execRoot) // only if nothing else is in it
 }

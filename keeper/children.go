@@ -1,0 +1,202 @@
+package keeper
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/keeper/exits"
+	"github.com/wherry-engine/wherry/keeper/fdstore"
+)
+
+// role is one of the helpers that the keeper runs; keeper.mu guards it.
+type role struct {
+	name    string
+	pid     int // 0 while it does not run
+	started uint64
+	since   time.Time
+	delay   time.Duration // before the next start, if it dies young
+	conn    *conn
+	sets    map[string]fdstore.Set
+}
+
+const (
+	firstDelay = 20 * time.Millisecond
+	maxDelay   = 5 * time.Second
+	// grown is how long a helper must live for its death to be an accident and not a habit.
+	grown = 5 * time.Second
+	// patience is how long helpers may take to end.
+	patience = 5 * time.Second
+)
+
+// start runs a helper. Called with k.mu held, so that its death cannot be
+// seen before its pid is known.
+func (k *keeper) start(r *role) {
+	if k.stopping {
+		return
+	}
+	k.boundLog()
+	argv := []string{os.Args[0], r.name, "--exec-root", k.execRoot, "--data-root", k.dataRoot}
+	files := []*os.File{nil, os.Stdout, os.Stderr}
+	if r.name == "supervisor" && k.ready != nil {
+		argv = append(argv, "--ready-fd", "3")
+		files = append(files, k.ready)
+	}
+	null, err := os.Open(os.DevNull)
+	if err == nil {
+		files[0] = null
+		defer null.Close()
+	}
+	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{
+		Dir: "/", Files: files, Env: os.Environ(), Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		k.log.Error("cannot start helper", "role", r.name, "err", err)
+		k.later(r)
+		return
+	}
+	if r.name == "supervisor" && k.ready != nil {
+		_ = k.ready.Close()
+		k.ready = nil
+	}
+	r.pid, r.since = p.Pid, time.Now()
+	r.started, _ = exits.StartTime(p.Pid)
+	_ = p.Release() // reap waits for it
+	k.save()
+}
+
+// died notes a helper's death and starts it again. Called with k.mu held.
+func (k *keeper) died(r *role, how string) {
+	k.log.Warn("helper died", "role", r.name, "pid", r.pid, "how", how)
+	r.pid = 0
+	if k.stopping {
+		k.checkStopped()
+		return
+	}
+	if time.Since(r.since) > grown {
+		r.delay = 0
+		k.start(r)
+		return
+	}
+	k.later(r)
+}
+
+// later starts a helper after the back-off. Called with k.mu held.
+func (k *keeper) later(r *role) {
+	wait := r.delay
+	r.delay = min(max(2*r.delay, firstDelay), maxDelay)
+	if wait == 0 {
+		k.start(r)
+		return
+	}
+	time.AfterFunc(wait, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if r.pid == 0 {
+			k.start(r)
+		}
+	})
+}
+
+// reap collects every dead child: helpers, and processes of containers whose
+// supervisor died.
+func (k *keeper) reap() {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
+		pid := siginfoPid(&info)
+		if err != nil || pid == 0 {
+			return
+		}
+		start, _ := exits.StartTime(pid) // before its number can be reused
+		k.mu.Lock()
+		var ws unix.WaitStatus
+		got, err := unix.Wait4(pid, &ws, unix.WNOHANG|unix.WALL, nil)
+		if err == nil && got == pid {
+			k.ended(exits.Exit{Pid: pid, Start: start, Code: exits.CodeOf(ws)})
+		}
+		k.mu.Unlock()
+	}
+}
+
+// ended handles one reaped process. Called with k.mu held.
+func (k *keeper) ended(e exits.Exit) {
+	for _, r := range k.roles {
+		if r.pid == e.Pid {
+			k.died(r, fmt.Sprintf("exit code %d", e.Code))
+			return
+		}
+	}
+	if err := k.exits.Add(e); err != nil {
+		k.log.Error("cannot record an exit", "pid", e.Pid, "err", err)
+	}
+	if c := k.roles["supervisor"].conn; c != nil {
+		c.send(fdstore.Message{Op: "exit", Exit: &e})
+	}
+}
+
+// watch waits for the death of a helper that is not our child.
+func (k *keeper) watch(r *role, pidfd, pid int) {
+	defer unix.Close(pidfd)
+	p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(p, -1); err != unix.EINTR {
+			break
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r.pid == pid {
+		k.died(r, "not our child")
+	}
+}
+
+// stop ends the other helpers, then the keeper.
+func (k *keeper) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stopping {
+		return
+	}
+	k.stopping = true
+	k.signal(syscall.SIGTERM)
+	time.AfterFunc(patience, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.signal(syscall.SIGKILL)
+	})
+	k.checkStopped()
+}
+
+// signal reaches every running helper. Called with k.mu held.
+func (k *keeper) signal(sig syscall.Signal) {
+	for _, r := range k.roles {
+		if r.pid > 0 {
+			_ = unix.Kill(r.pid, sig)
+		}
+	}
+}
+
+// checkStopped ends the keeper when no helper is left. Called with k.mu held.
+func (k *keeper) checkStopped() {
+	for _, r := range k.roles {
+		if r.pid > 0 {
+			return
+		}
+	}
+	select {
+	case <-k.stopped:
+	default:
+		close(k.stopped)
+	}
+}
+
+// boundLog empties the helpers' log when it has grown too large; they append.
+func (k *keeper) boundLog() {
+	if fi, err := os.Stderr.Stat(); err == nil && fi.Mode().IsRegular() && fi.Size() > maxLog {
+		_ = os.Stderr.Truncate(0)
+	}
+}

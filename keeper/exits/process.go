@@ -1,0 +1,75 @@
+package exits
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// StartTime returns when a process started, in clock ticks since boot. With
+// the pid it names a process for ever.
+func StartTime(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	i := bytes.LastIndexByte(b, ')') // the command may hold anything
+	if i < 0 {
+		return 0, fmt.Errorf("malformed stat of process %d", pid)
+	}
+	f := bytes.Fields(b[i+1:])
+	if len(f) < 20 {
+		return 0, fmt.Errorf("malformed stat of process %d", pid)
+	}
+	return strconv.ParseUint(string(f[19]), 10, 64)
+}
+
+// Open returns a pidfd of the process, and whether it still is the one that
+// started at start.
+func Open(pid int, start uint64) (int, bool) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1, false
+	}
+	if now, err := StartTime(pid); err != nil || now != start {
+		_ = unix.Close(fd)
+		return -1, false
+	}
+	return fd, true
+}
+
+// CodeOf turns a wait status into an exit code.
+func CodeOf(ws unix.WaitStatus) int {
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// pidfdInfo is struct pidfd_info of linux/pidfd.h, first version.
+type pidfdInfo struct {
+	mask     uint64
+	cgroup   uint64
+	ids      [11]uint32
+	exitCode int32
+}
+
+const (
+	pidfdInfoExit = 1 << 3
+	pidfdGetInfo  = 3<<30 | 64<<16 | 0xff<<8 | 11 // _IOWR(0xff, 11, struct pidfd_info)
+)
+
+// FromPidfd asks the kernel how the process ended. It knows from Linux 6.15
+// on, once the process was reaped, whoever did that.
+func FromPidfd(pidfd int) (code int, ok bool) {
+	info := pidfdInfo{mask: pidfdInfoExit}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))
+	if errno != 0 || info.mask&pidfdInfoExit == 0 {
+		return 0, false
+	}
+	return CodeOf(unix.WaitStatus(info.exitCode)), true
+}
