@@ -39,7 +39,7 @@ type Spec struct {
 	// Manifest is the platform manifest the container was made from.
 	Manifest *ocispec.Descriptor `json:"manifest,omitempty"`
 	Platform string              `json:"platform"`
-	Driver   string `json:"driver"` // snapshotter
+	Driver   string              `json:"driver"` // snapshotter
 	// Config is already merged with the image's configuration.
 	Config     *apicontainer.Config      `json:"config"`
 	HostConfig *apicontainer.HostConfig  `json:"hostConfig"`

@@ -1,0 +1,73 @@
+package mounts
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/api/types/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-engine/wherry/container"
+)
+
+// OCI translates a mount point whose source on the host is known.
+func OCI(m container.Mount, source string) specs.Mount {
+	if m.Type == mount.TypeTmpfs {
+		return tmpfs(m)
+	}
+	recursive := true
+	roRecursive := true
+	if r := m.Request; r != nil && r.BindOptions != nil {
+		recursive = !r.BindOptions.NonRecursive
+		roRecursive = !r.BindOptions.ReadOnlyNonRecursive
+	}
+	opts := []string{"bind"}
+	if recursive {
+		opts[0] = "rbind"
+	}
+	if !m.RW {
+		opts = append(opts, "ro")
+		if roRecursive && recursive && m.Type == mount.TypeBind {
+			opts = append(opts, "rro")
+		}
+	}
+	propagation := m.Propagation
+	if propagation == "" {
+		propagation = mount.PropagationRPrivate
+	}
+	return specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: append(opts, string(propagation))}
+}
+
+func tmpfs(m container.Mount) specs.Mount {
+	opts := []string{"noexec", "nosuid", "nodev"}
+	opposite := map[string]string{"exec": "noexec", "suid": "nosuid", "dev": "nodev"}
+	add := func(o string) {
+		if no, ok := opposite[o]; ok {
+			opts = slices.DeleteFunc(opts, func(x string) bool { return x == no })
+		}
+		if o != "" && !slices.Contains(opts, o) {
+			opts = append(opts, o)
+		}
+	}
+	for o := range strings.SplitSeq(m.Options, ",") {
+		add(o)
+	}
+	if r := m.Request; r != nil {
+		if r.ReadOnly {
+			add("ro")
+		}
+		if t := r.TmpfsOptions; t != nil {
+			if t.SizeBytes > 0 {
+				add(fmt.Sprintf("size=%d", t.SizeBytes))
+			}
+			if t.Mode != 0 {
+				add(fmt.Sprintf("mode=%o", t.Mode))
+			}
+			for _, o := range t.Options {
+				add(strings.Join(o, "="))
+			}
+		}
+	}
+	return specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs", Options: opts}
+}
