@@ -1,0 +1,330 @@
+package archive
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// PutOptions say where and how an archive is unpacked.
+type PutOptions struct {
+	// Path is an existing directory in the container.
+	Path string
+	// NoOverwriteDirNonDir refuses to replace a directory by something else, or
+	// something else by a directory.
+	NoOverwriteDirNonDir bool
+	// Owner, if set, gets every entry (uid, gid); otherwise the archive's
+	// numbers are kept.
+	Owner *[2]int
+	// RootReadOnly is set when the container's root is mounted read-only.
+	RootReadOnly bool
+}
+
+// budgets of one archive: entries beyond them are refused.
+const (
+	maxName  = 4096
+	maxDepth = 512
+)
+
+// Put unpacks an uncompressed tar stream. InvalidArgument for a bad archive or
+// path, NotFound, PermissionDenied for a read-only place. What was unpacked
+// before an error stays, as with tar.
+func (v *View) Put(ctx context.Context, opts PutOptions, r io.Reader) error {
+	pl, err := v.locate(path.Join("/", opts.Path), true)
+	if err != nil {
+		return pathError(opts.Path, err)
+	}
+	fd, err := pl.open()
+	if err != nil {
+		return pathError(opts.Path, err)
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	unix.Close(fd)
+	if err != nil {
+		return pathError(opts.Path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("extraction point is not a directory: %w", errdefs.ErrInvalidArgument)
+	}
+	if pl.readOnly || pl.mounted == "" && opts.RootReadOnly {
+		return fmt.Errorf("container rootfs or volume at %s is marked read-only: %w", opts.Path, errdefs.ErrPermissionDenied)
+	}
+	u := &unpacker{view: v, opts: opts, base: path.Join("/", pl.mounted, pl.path)}
+	tr := tar.NewReader(r)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read archive: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		if err := u.entry(h, tr); err != nil {
+			return fmt.Errorf("unpack %q: %w", h.Name, err)
+		}
+	}
+	return u.finish()
+}
+
+// unpacker writes entries below base.
+type unpacker struct {
+	view *View
+	opts PutOptions
+	base string
+	dirs []dirTime
+}
+
+type dirTime struct {
+	path string
+	time time.Time
+}
+
+func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
+	name, err := entryName(h.Name)
+	if err != nil {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+	case tar.TypeXGlobalHeader:
+		return nil
+	default:
+		return fmt.Errorf("entry of type %q is not supported: %w", h.Typeflag, errdefs.ErrInvalidArgument)
+	}
+	if name == "." {
+		return nil // the directory itself keeps what it has
+	}
+	dir, err := u.parent(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	base := path.Base(name)
+	exists, err := u.clear(dir, base, h)
+	if err != nil {
+		return err
+	}
+	if err := u.create(dir, base, exists, h, r); err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeDir {
+		u.dirs = append(u.dirs, dirTime{name, h.ModTime})
+	}
+	return nil
+}
+
+// entryName checks that a name stays below the target.
+func entryName(name string) (string, error) {
+	if len(name) > maxName || strings.Count(name, "/") > maxDepth || strings.ContainsRune(name, 0) {
+		return "", fmt.Errorf("name is too long or malformed: %w", errdefs.ErrInvalidArgument)
+	}
+	if slices.Contains(strings.Split(name, "/"), "..") {
+		return "", fmt.Errorf("name leads out of the target: %w", errdefs.ErrInvalidArgument)
+	}
+	return path.Clean(strings.TrimLeft(path.Clean("/"+name), "/")), nil
+}
+
+// parent opens the directory of an entry, making what is missing.
+func (u *unpacker) parent(rel string) (int, error) {
+	if rel == "" {
+		rel = "."
+	}
+	pl, err := u.view.locate(path.Join(u.base, rel), true)
+	if err != nil {
+		return -1, err
+	}
+	if pl.readOnly {
+		return -1, unix.EROFS
+	}
+	fd, err := openIn(pl.root, pl.path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if !errors.Is(err, unix.ENOENT) || rel == "." {
+		return fd, err
+	}
+	up, err := u.parent(path.Dir(rel))
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(up)
+	if err := unix.Mkdirat(up, path.Base(rel), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, err
+	}
+	return unix.Openat(up, path.Base(rel), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// clear removes what an entry replaces. It reports whether a directory stays
+// that the entry merges into.
+func (u *unpacker) clear(dir int, base string, h *tar.Header) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	isDir, wantDir := st.Mode&unix.S_IFMT == unix.S_IFDIR, h.Typeflag == tar.TypeDir
+	switch {
+	case isDir && wantDir:
+		return true, nil
+	case u.opts.NoOverwriteDirNonDir && isDir:
+		return false, fmt.Errorf("cannot overwrite directory with non-directory: %w", errdefs.ErrInvalidArgument)
+	case u.opts.NoOverwriteDirNonDir && wantDir:
+		return false, fmt.Errorf("cannot overwrite non-directory with directory: %w", errdefs.ErrInvalidArgument)
+	case isDir:
+		return false, removeTree(dir, base)
+	}
+	return false, unix.Unlinkat(dir, base, 0)
+}
+
+// removeTree deletes a directory by descriptors only.
+func removeTree(dir int, base string) error {
+	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), base)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		err := unix.Unlinkat(fd, n, 0)
+		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
+			err = removeTree(fd, n)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
+}
+
+// create makes the entry in its directory.
+func (u *unpacker) create(dir int, base string, exists bool, h *tar.Header, r io.Reader) error {
+	mode := uint32(h.Mode & 0o7777)
+	switch h.Typeflag {
+	case tar.TypeDir:
+		if !exists {
+			if err := unix.Mkdirat(dir, base, 0o700); err != nil {
+				return err
+			}
+		}
+	case tar.TypeReg:
+		return u.file(dir, base, mode, h, r)
+	case tar.TypeSymlink:
+		if err := unix.Symlinkat(h.Linkname, dir, base); err != nil {
+			return err
+		}
+	case tar.TypeLink:
+		return u.hardlink(dir, base, h.Linkname)
+	case tar.TypeFifo:
+		if err := unix.Mknodat(dir, base, unix.S_IFIFO|0o600, 0); err != nil {
+			return err
+		}
+	case tar.TypeChar, tar.TypeBlock:
+		typ := uint32(unix.S_IFCHR)
+		if h.Typeflag == tar.TypeBlock {
+			typ = unix.S_IFBLK
+		}
+		if err := unix.Mknodat(dir, base, typ|0o600, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))); err != nil {
+			return err
+		}
+	}
+	return u.attributes(dir, base, mode, h)
+}
+
+// attributes sets owner, mode and time of anything but a regular file.
+func (u *unpacker) attributes(dir int, base string, mode uint32, h *tar.Header) error {
+	uid, gid := u.owner(h)
+	if err := unix.Fchownat(dir, base, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if h.Typeflag != tar.TypeSymlink {
+		fd, err := unix.Openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
+			return err
+		}
+	}
+	return unix.UtimesNanoAt(dir, base, times(h.ModTime), unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (u *unpacker) owner(h *tar.Header) (int, int) {
+	if u.opts.Owner != nil {
+		return u.opts.Owner[0], u.opts.Owner[1]
+	}
+	return h.Uid, h.Gid
+}
+
+func times(t time.Time) []unix.Timespec {
+	if t.IsZero() {
+		t = time.Unix(0, 0)
+	}
+	ts := unix.NsecToTimespec(t.UnixNano())
+	return []unix.Timespec{ts, ts}
+}
+
+func (u *unpacker) file(dir int, base string, mode uint32, h *tar.Header, r io.Reader) error {
+	fd, err := unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), base)
+	_, err = io.Copy(f, r)
+	uid, gid := u.owner(h)
+	// Order matters: chown drops set-id bits and capabilities.
+	err = errors.Join(err, unix.Fchown(fd, uid, gid), unix.Fchmod(fd, mode))
+	if caps := h.PAXRecords["SCHILY.xattr.security.capability"]; caps != "" && err == nil {
+		err = unix.Fsetxattr(fd, "security.capability", []byte(caps), 0)
+	}
+	err = errors.Join(err, unix.UtimesNanoAt(dir, base, times(h.ModTime), unix.AT_SYMLINK_NOFOLLOW))
+	return errors.Join(err, f.Close())
+}
+
+// hardlink links to an earlier entry, resolved inside the container.
+func (u *unpacker) hardlink(dir int, base, target string) error {
+	name, err := entryName(target)
+	if err != nil {
+		return err
+	}
+	from, err := u.parent(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	return unix.Linkat(from, path.Base(name), dir, base, 0)
+}
+
+// finish sets the times of directories, which later entries had changed.
+func (u *unpacker) finish() error {
+	for _, d := range slices.Backward(u.dirs) {
+		dir, err := u.parent(path.Dir(d.path))
+		if err != nil {
+			return err
+		}
+		err = unix.UtimesNanoAt(dir, path.Base(d.path), times(d.time), unix.AT_SYMLINK_NOFOLLOW)
+		unix.Close(dir)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
