@@ -1,0 +1,55 @@
+// Package pidfile writes the daemon's pid where others look for it.
+package pidfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Write puts our pid into path. It fails if the process named there still lives.
+func Write(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read pid file: %w", err)
+	}
+	if pid, perr := strconv.Atoi(strings.TrimSpace(string(data))); perr == nil && pid != os.Getpid() && alive(pid) {
+		return fmt.Errorf("process with PID %d is still running: the pid file %s is its own", pid, path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return nil
+}
+
+// alive also asks whether the process is a daemon of ours: after a reboot the
+// number may belong to anybody.
+func alive(pid int) bool {
+	if pid <= 0 || errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		return false
+	}
+	self, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		return true
+	}
+	other, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && string(other) == string(self)
+}
+
+// Remove deletes the file if it is ours.
+func Remove(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(data)) != strconv.Itoa(os.Getpid()) {
+		return nil
+	}
+	return os.Remove(path)
+}
