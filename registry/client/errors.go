@@ -35,6 +35,14 @@ func PullError(ref ociref.Reference, hadAuth bool, err error) error {
 	return transferError(err)
 }
 
+// BlobError is PullError for the blobs of a manifest that was found.
+func BlobError(ref ociref.Reference, hadAuth bool, err error) error {
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("blob unknown: blob unknown to registry: %w", err)
+	}
+	return PullError(ref, hadAuth, err)
+}
+
 // PushError says what Docker says when a push is refused.
 func PushError(ref ociref.Reference, hadAuth bool, err error) error {
 	if err == nil {

@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/wherry-engine/wherry/ociref"
+)
+
+// DanglingPrefix begins the record names of images that have no name; the
+// target digest follows.
+const DanglingPrefix = "dangling@"
+
+// parentLabel on an image record names the image it was committed from.
+const parentLabel = "wherry.parent"
+
+func isDangling(name string) bool { return strings.HasPrefix(name, DanglingPrefix) }
+
+func danglingName(d digest.Digest) string { return DanglingPrefix + d.String() }
+
+// setName points a name at a target. The image that had the name before stays
+// as a dangling one if the name was its last.
+func (s *Store) setName(ctx context.Context, name string, target ocispec.Descriptor, labels map[string]string) error {
+	unlock := s.keys.lock("name:" + name)
+	defer unlock()
+	target.Annotations, target.Platform = nil, nil
+	now := time.Now().UTC()
+	img := images.Image{Name: name, Target: target, Labels: labels, CreatedAt: now, UpdatedAt: now}
+	old, err := s.images.Get(ctx, name)
+	switch {
+	case errdefs.IsNotFound(err):
+		_, err = s.images.Create(ctx, img)
+	case err == nil && old.Target.Digest == target.Digest:
+		_, err = s.images.Update(ctx, img, "updated_at")
+	case err == nil:
+		if err = s.keepDangling(ctx, old); err == nil {
+			_, err = s.images.Update(ctx, img)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if !isDangling(name) {
+		err = s.images.Delete(ctx, danglingName(target.Digest))
+	}
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// keepDangling gives an image that loses a name a dangling record, if it has no other name.
+func (s *Store) keepDangling(ctx context.Context, old images.Image) error {
+	names, err := s.namesOf(ctx, old.Target.Digest)
+	if err != nil || len(names) > 1 {
+		return err
+	}
+	now := time.Now().UTC()
+	_, err = s.images.Create(ctx, images.Image{
+		Name: danglingName(old.Target.Digest), Target: old.Target, Labels: old.Labels, CreatedAt: now, UpdatedAt: now,
+	})
+	if errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// namesOf lists the records of a target.
+func (s *Store) namesOf(ctx context.Context, target digest.Digest) ([]images.Image, error) {
+	return s.images.List(ctx, "target.digest=="+target.String())
+}
+
+// group is an image with all its records.
+type group struct {
+	target  ocispec.Descriptor
+	records []images.Image
+}
+
+// groups lists all images, each once, by target digest.
+func (s *Store) groups(ctx context.Context) ([]*group, error) {
+	list, err := s.images.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byDigest := map[digest.Digest]*group{}
+	var all []*group
+	for _, img := range list {
+		g := byDigest[img.Target.Digest]
+		if g == nil {
+			g = &group{target: img.Target}
+			byDigest[img.Target.Digest] = g
+			all = append(all, g)
+		}
+		g.records = append(g.records, img)
+	}
+	return all, nil
+}
+
+// names returns what the API shows of a group's records.
+func (g *group) names() (tags, digests []string, dangling bool, tagged time.Time) {
+	dangling = true
+	for _, r := range g.records {
+		if r.UpdatedAt.After(tagged) {
+			tagged = r.UpdatedAt
+		}
+		if isDangling(r.Name) {
+			continue
+		}
+		dangling = false
+		ref, err := ociref.Parse(r.Name)
+		if err != nil {
+			tags = append(tags, r.Name)
+			continue
+		}
+		if ref.Tag != "" {
+			t := ref
+			t.Digest = ""
+			tags = append(tags, t.Familiar())
+		}
+		d := ref.WithDigest(ociref.Digest(g.target.Digest)).Familiar()
+		if !slices.Contains(digests, d) {
+			digests = append(digests, d)
+		}
+	}
+	slices.Sort(tags)
+	slices.Sort(digests)
+	return tags, digests, dangling, tagged
+}

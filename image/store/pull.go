@@ -1,0 +1,320 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wherry-engine/wherry/image"
+	"github.com/wherry-engine/wherry/ociref"
+	"github.com/wherry-engine/wherry/registry/client"
+)
+
+// sourceLabel remembers on a blob which repositories of a registry have it,
+// for mounting across repositories on push.
+const sourceLabel = "containerd.io/distribution.source."
+
+// Pull brings an image (or with All each tag of a repository) from a registry
+// and unpacks it. Errors are in Docker's words: NotFound, Unauthenticated,
+// InvalidArgument.
+func (s *Store) Pull(ctx context.Context, req image.PullRequest, p image.Progress) error {
+	ref, err := ociref.Parse(req.Ref)
+	if err != nil {
+		return err
+	}
+	ctx, out := s.context(ctx), sink{p}
+	if s.builtin(req.Ref) != nil {
+		return s.pullBuiltin(ctx, ref, req.Ref, out)
+	}
+	if !req.All {
+		return s.pullOne(ctx, ref.WithDefaultTag(), req, out)
+	}
+	if !ref.NameOnly() {
+		return fmt.Errorf("tag can't be used with --all-tags/-a: %w", errdefs.ErrInvalidArgument)
+	}
+	tags, err := s.registry.Tags(ctx, ref, req.Auth)
+	if err != nil {
+		return err
+	}
+	for _, t := range tags {
+		tagged, err := ref.WithTag(t)
+		if err != nil {
+			return err
+		}
+		if err := s.pullOne(ctx, tagged, req, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pull is one pull under way.
+type pull struct {
+	s       *Store
+	req     image.PullRequest
+	ref     ociref.Reference
+	out     sink
+	fetcher remotes.Fetcher
+}
+
+func (s *Store) pullOne(ctx context.Context, ref ociref.Reference, req image.PullRequest, out sink) error {
+	if ref.Digest != "" {
+		ref.Tag = ""
+	}
+	ctx, done, err := s.lease(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	p := &pull{s: s, req: req, ref: ref, out: out}
+	target, err := p.resolve(ctx)
+	if err != nil {
+		return err
+	}
+	out.status(tagOf(ref), "Pulling from "+repositoryText(ref))
+	old, err := s.images.Get(ctx, ref.String())
+	before := err == nil && old.Target.Digest == target.Digest
+	had := s.present(ctx, target)
+	if err := p.bring(ctx, target); err != nil {
+		return err
+	}
+	s.parsed.forget(target.Digest)
+	fresh := len(s.present(ctx, target)) != len(had)
+	if err := s.setName(ctx, ref.String(), target, nil); err != nil {
+		return err
+	}
+	out.status("", "Digest: "+target.Digest.String())
+	if before && !fresh {
+		out.status("", "Status: Image is up to date for "+ref.Familiar())
+	} else {
+		out.status("", "Status: Downloaded newer image for "+ref.Familiar())
+	}
+	return nil
+}
+
+func tagOf(ref ociref.Reference) string {
+	if ref.Digest != "" {
+		return ref.Digest.String()
+	}
+	return ref.Tag
+}
+
+// repositoryText is the repository in "Pulling from": with library/, without docker.io.
+func repositoryText(ref ociref.Reference) string {
+	if ref.Domain == ociref.DefaultDomain {
+		return ref.Path
+	}
+	return ref.Repository().FamiliarName()
+}
+
+func (p *pull) explain(err error) error {
+	return client.PullError(p.ref, p.req.Auth != nil, err)
+}
+
+// resolve asks the registry which descriptor the reference names.
+func (p *pull) resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	r := p.s.registry.Resolver(p.req.Auth, http.Header(p.req.MetaHeaders), nil)
+	name, desc, err := r.Resolve(ctx, p.ref.String())
+	if err != nil {
+		return desc, p.explain(err)
+	}
+	if p.fetcher, err = r.Fetcher(ctx, name); err != nil {
+		return desc, p.explain(err)
+	}
+	if desc.Size > maxDocument {
+		return desc, fmt.Errorf("manifest of %s is %d bytes, more than %d: %w", p.ref.Familiar(), desc.Size, maxDocument, errdefs.ErrInvalidArgument)
+	}
+	return desc, nil
+}
+
+// bring fetches and unpacks what a target has for the platform.
+func (p *pull) bring(ctx context.Context, target ocispec.Descriptor) error {
+	doc, err := p.document(ctx, &target)
+	if err != nil {
+		return err
+	}
+	desc, depth := target, 0
+	for images.IsIndexType(desc.MediaType) {
+		if depth++; depth > maxDepth {
+			return fmt.Errorf("index %s is nested too deeply: %w", desc.Digest, errdefs.ErrInvalidArgument)
+		}
+		x, err := decodeIndex(desc, doc)
+		if err != nil {
+			return err
+		}
+		if err := p.s.label(ctx, desc.Digest, indexLabels(x)); err != nil {
+			return err
+		}
+		if desc, err = p.fromIndex(x); err != nil {
+			return err
+		}
+		if doc, err = p.document(ctx, &desc); err != nil {
+			return err
+		}
+	}
+	return p.image(ctx, desc, doc)
+}
+
+// document fetches a manifest or index, and finds its type if nobody said.
+func (p *pull) document(ctx context.Context, desc *ocispec.Descriptor) ([]byte, error) {
+	doc, err := p.s.fetchDocument(ctx, p.fetcher, *desc)
+	if err != nil {
+		return nil, p.explain(err)
+	}
+	if !images.IsIndexType(desc.MediaType) && !images.IsManifestType(desc.MediaType) {
+		desc.MediaType = detectMediaType(doc)
+	}
+	if !images.IsIndexType(desc.MediaType) && !images.IsManifestType(desc.MediaType) {
+		return nil, fmt.Errorf("unsupported manifest media type %.100q of %s: %w", desc.MediaType, p.ref.Familiar(), errdefs.ErrInvalidArgument)
+	}
+	return doc, p.s.noteSource(ctx, desc.Digest, p.ref)
+}
+
+// fromIndex picks the manifest for the platform.
+func (p *pull) fromIndex(x ocispec.Index) (ocispec.Descriptor, error) {
+	want := p.s.platform
+	if p.req.Platform != nil {
+		want = *p.req.Platform
+	}
+	var found ocispec.Descriptor
+	least := -1
+	for _, d := range x.Manifests {
+		if isAttestation(d) || !images.IsIndexType(d.MediaType) && !images.IsManifestType(d.MediaType) {
+			continue
+		}
+		r := 1 << 20 // no platform given: better than nothing
+		if d.Platform != nil {
+			r = rank(want, *d.Platform)
+		}
+		if r >= 0 && (least < 0 || r < least) {
+			found, least = d, r
+		}
+	}
+	if least < 0 {
+		return found, fmt.Errorf("no matching manifest for %s in the manifest list entries: %w", platformText(want), errdefs.ErrNotFound)
+	}
+	found.Platform, found.Annotations = nil, nil
+	return found, nil
+}
+
+// image fetches a manifest's configuration and layers, and unpacks as they arrive.
+func (p *pull) image(ctx context.Context, desc ocispec.Descriptor, doc []byte) error {
+	s := p.s
+	m, err := decodeManifest(desc, doc)
+	if err != nil {
+		return err
+	}
+	raw, err := s.fetchDocument(ctx, p.fetcher, m.Config)
+	if err != nil {
+		return client.BlobError(p.ref, p.req.Auth != nil, err)
+	}
+	if err := s.label(ctx, desc.Digest, manifestLabels(m)); err != nil {
+		return err
+	}
+	if !isImageConfig(m.Config.MediaType) {
+		return p.artifact(ctx, m)
+	}
+	img, err := newParsed(desc, m, raw)
+	if err != nil {
+		return err
+	}
+	if p.req.Platform != nil && rank(*p.req.Platform, img.platform()) < 0 {
+		return fmt.Errorf("image with reference %s was found but does not match the specified platform: wanted %s, actual: %s: %w",
+			p.ref.Familiar(), platformText(*p.req.Platform), platformText(img.platform()), errdefs.ErrNotFound)
+	}
+	return p.layers(ctx, img)
+}
+
+func isImageConfig(mediaType string) bool {
+	return mediaType == "" || images.IsConfigType(mediaType) || mediaType == "application/octet-stream"
+}
+
+// artifact refuses what is no image.
+func (p *pull) artifact(_ context.Context, m ocispec.Manifest) error {
+	return fmt.Errorf("unsupported configuration media type %.100q: %s is not an image: %w", m.Config.MediaType, p.ref.Familiar(), errdefs.ErrInvalidArgument)
+}
+
+// layers downloads side by side and unpacks as the blobs arrive.
+func (p *pull) layers(ctx context.Context, img *parsed) error {
+	here := p.announce(ctx, img)
+	g, ctx := errgroup.WithContext(ctx)
+	ready := make([]chan struct{}, len(here))
+	for i := range ready {
+		ready[i] = make(chan struct{})
+		g.Go(func() error {
+			defer close(ready[i])
+			if here[i] {
+				_, err := p.s.holdBlob(ctx, img.manifest.Layers[i])
+				return err
+			}
+			return p.download(ctx, img.manifest.Layers[i])
+		})
+	}
+	g.Go(func() error {
+		return p.s.unpack(ctx, img, func(ctx context.Context, i int) error {
+			select {
+			case <-ready[i]:
+				return context.Cause(ctx)
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}, p.out)
+	})
+	return g.Wait()
+}
+
+// announce tells people what will be fetched, and returns which layers are here.
+func (p *pull) announce(ctx context.Context, img *parsed) []bool {
+	here := make([]bool, len(img.chains))
+	var fetch []digest.Digest
+	for i, l := range img.manifest.Layers {
+		_, err := p.s.ContentStore().Info(ctx, l.Digest)
+		_, snapErr := p.s.snap.Stat(ctx, img.chains[i].String())
+		switch here[i] = err == nil; {
+		case here[i] && snapErr == nil:
+			p.out.status(short(l.Digest), "Already exists")
+		default:
+			p.out.status(short(l.Digest), "Pulling fs layer")
+			fetch = append(fetch, l.Digest)
+		}
+	}
+	for i, d := range fetch {
+		if i >= p.s.opts.MaxConcurrentDownloads {
+			p.out.status(short(d), "Waiting")
+		}
+	}
+	return here
+}
+
+func (p *pull) download(ctx context.Context, desc ocispec.Descriptor) error {
+	if err := p.s.downloads.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer p.s.downloads.Release(1)
+	if err := p.s.fetchBlob(ctx, p.fetcher, desc, p.out); err != nil {
+		return client.BlobError(p.ref, p.req.Auth != nil, err)
+	}
+	p.out.status(short(desc.Digest), "Download complete")
+	return p.s.noteSource(ctx, desc.Digest, p.ref)
+}
+
+// noteSource remembers that a registry's repository has the blob.
+func (s *Store) noteSource(ctx context.Context, d digest.Digest, ref ociref.Reference) error {
+	key := sourceLabel + ref.Domain
+	info, err := s.ContentStore().Info(ctx, d)
+	if err != nil {
+		return err
+	}
+	repos := addRepository(info.Labels[key], ref.Path)
+	if repos == info.Labels[key] {
+		return nil
+	}
+	return s.label(ctx, d, map[string]string{key: repos})
+}
