@@ -23,7 +23,7 @@ type Options struct {
 	// Args are ps's: "-ef" (the default), "aux", or "-o COLUMN,…" / "-eo …",
 	// also several of them.
 	Args string
-	// UserName names a uid; nil prints numbers.
+	// UserName names a uid; nil asks the host's /etc/passwd, as ps does.
 	UserName func(uid int) string
 }
 
@@ -46,6 +46,9 @@ func List(o Options) (apicontainer.TopResponse, error) {
 	for _, c := range cols {
 		out.Titles = append(out.Titles, c.title)
 	}
+	if o.UserName == nil {
+		o.UserName = hostUsers()
+	}
 	for _, pid := range pids {
 		p, err := readProcess(pid)
 		if errors.Is(err, os.ErrNotExist) {
@@ -62,6 +65,18 @@ func List(o Options) (apicontainer.TopResponse, error) {
 		out.Processes = append(out.Processes, row)
 	}
 	return out, nil
+}
+
+// hostUsers reads the machine's users once; unknown ids have no name.
+func hostUsers() func(uid int) string {
+	raw, _ := os.ReadFile("/etc/passwd") // without it, numbers are shown
+	names := map[string]string{}
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Split(line, ":"); len(f) > 2 && names[f[2]] == "" {
+			names[f[2]] = f[0]
+		}
+	}
+	return func(uid int) string { return names[strconv.Itoa(uid)] }
 }
 
 // Pids lists the processes in a cgroup and the cgroups below it, sorted.
