@@ -1,0 +1,420 @@
+package cli
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/wherry-engine/wherry/cli/opts"
+)
+
+// classError carries a class without its words.
+type classError struct {
+	msg   string
+	class error
+}
+
+func (e classError) Error() string { return e.msg }
+func (e classError) Unwrap() error { return e.class }
+
+// invalidf is an error of the caller's input.
+func invalidf(format string, args ...any) error {
+	return classError{fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument}
+}
+
+// request turns the flags into what the API wants. args are the image and the
+// command.
+func (c *containerFlags) request(a *app, args []string) (container.CreateRequest, error) {
+	var req container.CreateRequest
+	conf, err := c.config(a, args)
+	if err != nil {
+		return req, err
+	}
+	host, err := c.hostConfig()
+	if err != nil {
+		return req, err
+	}
+	anonymous, binds, err := opts.Volumes(c.volumes)
+	if err != nil {
+		return req, err
+	}
+	conf.Volumes, host.Binds = anonymous, binds
+	if err := c.ports(conf, host); err != nil {
+		return req, err
+	}
+	net, err := c.networking(host)
+	if err != nil {
+		return req, err
+	}
+	return container.CreateRequest{Config: conf, HostConfig: host, NetworkingConfig: net}, nil
+}
+
+func (c *containerFlags) config(a *app, args []string) (*container.Config, error) {
+	env, err := opts.Env(c.envFile, c.env)
+	if err != nil {
+		return nil, err
+	}
+	labels, err := opts.Labels(c.labelFile, c.labels)
+	if err != nil {
+		return nil, err
+	}
+	conf := &container.Config{
+		Hostname: c.hostname, Domainname: c.domainname, User: c.user,
+		Tty: c.tty, OpenStdin: c.stdin,
+		Env: append(a.proxyEnv(env), env...), Cmd: args[1:], Image: args[0],
+		WorkingDir: c.workdir, Labels: labels, StopSignal: c.stopSignal,
+	}
+	if c.entrypoint != "" || c.set.Changed("entrypoint") {
+		conf.Entrypoint = []string{c.entrypoint}
+	}
+	if c.set.Changed("stop-timeout") {
+		conf.StopTimeout = &c.stopTimeout
+	}
+	if err := c.streams(conf); err != nil {
+		return nil, err
+	}
+	conf.Healthcheck, err = c.health()
+	return conf, err
+}
+
+// streams decides what to attach: what --attach names, or the outputs, and the
+// input with -i.
+func (c *containerFlags) streams(conf *container.Config) error {
+	for _, s := range c.attach {
+		switch strings.ToLower(s) {
+		case "stdin":
+			conf.AttachStdin = true
+		case "stdout":
+			conf.AttachStdout = true
+		case "stderr":
+			conf.AttachStderr = true
+		default:
+			return invalidf("invalid argument %q for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR", s)
+		}
+	}
+	if len(c.attach) == 0 {
+		conf.AttachStdout, conf.AttachStderr, conf.AttachStdin = true, true, c.stdin
+	}
+	conf.StdinOnce = c.stdin && conf.AttachStdin
+	return nil
+}
+
+func (c *containerFlags) health() (*container.HealthConfig, error) {
+	given := c.healthCmd != "" || c.healthInterval != 0 || c.healthTimeout != 0 || c.healthRetries != 0 ||
+		c.healthStart != 0 || c.healthStartInterval != 0
+	switch {
+	case c.noHealth && given:
+		return nil, invalidf("--no-healthcheck conflicts with --health-* options")
+	case c.noHealth:
+		return &container.HealthConfig{Test: []string{"NONE"}}, nil
+	case !given:
+		return nil, nil
+	}
+	if c.healthRetries < 0 {
+		return nil, invalidf("--health-retries cannot be negative")
+	}
+	for _, d := range []struct {
+		flag string
+		neg  bool
+	}{
+		{"interval", c.healthInterval < 0}, {"timeout", c.healthTimeout < 0},
+		{"start-period", c.healthStart < 0}, {"start-interval", c.healthStartInterval < 0},
+	} {
+		if d.neg {
+			return nil, invalidf("--health-%s cannot be negative", d.flag)
+		}
+	}
+	h := &container.HealthConfig{
+		Interval: c.healthInterval, Timeout: c.healthTimeout, StartPeriod: c.healthStart,
+		StartInterval: c.healthStartInterval, Retries: c.healthRetries,
+	}
+	if c.healthCmd != "" {
+		h.Test = []string{"CMD-SHELL", c.healthCmd}
+	}
+	return h, nil
+}
+
+func (c *containerFlags) hostConfig() (*container.HostConfig, error) {
+	restart, err := opts.Restart(c.restart)
+	if err != nil {
+		return nil, err
+	}
+	if c.rm && !restart.IsNone() {
+		return nil, invalidf("conflicting options: cannot specify both --restart and --rm")
+	}
+	logs, err := c.logConfig()
+	if err != nil {
+		return nil, err
+	}
+	security, unconfinedPaths, err := opts.Security(c.securityOpts)
+	if err != nil {
+		return nil, err
+	}
+	storage, err := opts.Pairs("storage option", c.storageOpts)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.resources()
+	if err != nil {
+		return nil, err
+	}
+	h := &container.HostConfig{
+		ContainerIDFile: c.cidfile, LogConfig: logs, RestartPolicy: restart, AutoRemove: c.rm,
+		VolumeDriver: c.volumeDriver, VolumesFrom: c.volumesFrom, Annotations: c.annotations,
+		CapAdd: c.capAdd, CapDrop: c.capDrop, CgroupnsMode: container.CgroupnsMode(c.cgroupns),
+		DNSOptions: c.dnsOptions, DNSSearch: c.dnsSearch, ExtraHosts: c.extraHosts, GroupAdd: c.groupAdd,
+		IpcMode: container.IpcMode(c.ipc), PidMode: container.PidMode(c.pid), UTSMode: container.UTSMode(c.uts),
+		UsernsMode: container.UsernsMode(c.userns), OomScoreAdj: c.oomScoreAdj, Privileged: c.privileged,
+		PublishAllPorts: c.publishAll, ReadonlyRootfs: c.readOnly, SecurityOpt: security, StorageOpt: storage,
+		Tmpfs: tmpfsMap(c.tmpfs), ShmSize: c.shmSize.N, Sysctls: c.sysctls, Runtime: c.runtime,
+		Isolation: container.Isolation(c.isolation), Resources: res, Mounts: c.mounts,
+	}
+	if err := c.checkModes(h); err != nil {
+		return nil, err
+	}
+	if unconfinedPaths {
+		h.MaskedPaths, h.ReadonlyPaths = []string{}, []string{}
+	}
+	if c.set.Changed("init") {
+		h.Init = &c.init
+	}
+	for _, s := range c.dns {
+		ip, err := netip.ParseAddr(strings.TrimSpace(s))
+		if err != nil {
+			return nil, invalidf("invalid argument %q for \"--dns\" flag: %s is not an ip address", s, s)
+		}
+		h.DNS = append(h.DNS, ip)
+	}
+	return h, nil
+}
+
+func (c *containerFlags) checkModes(h *container.HostConfig) error {
+	for _, m := range []struct {
+		flag, value string
+		ok          bool
+	}{
+		{"pid", c.pid, h.PidMode.Valid()},
+		{"uts", c.uts, h.UTSMode.Valid()},
+		{"userns", c.userns, h.UsernsMode.Valid()},
+		{"cgroupns", c.cgroupns, h.CgroupnsMode.Valid()},
+	} {
+		if !m.ok {
+			return invalidf("--%s: invalid %s mode", m.flag, strings.ToUpper(m.flag))
+		}
+	}
+	return nil
+}
+
+func (c *containerFlags) logConfig() (container.LogConfig, error) {
+	m := map[string]string{}
+	for _, o := range c.logOpts {
+		k, v, ok := strings.Cut(o, "=")
+		if !ok {
+			return container.LogConfig{}, invalidf("invalid logging option: %q: must be key=value", o)
+		}
+		m[k] = v
+	}
+	if c.logDriver == "none" && len(m) > 0 {
+		return container.LogConfig{}, invalidf("invalid logging opts for driver %s", c.logDriver)
+	}
+	return container.LogConfig{Type: c.logDriver, Config: m}, nil
+}
+
+func tmpfsMap(specs []string) map[string]string {
+	if len(specs) == 0 {
+		return nil
+	}
+	m := map[string]string{}
+	for _, s := range specs {
+		path, o, _ := strings.Cut(s, ":")
+		m[path] = o
+	}
+	return m
+}
+
+func (c *containerFlags) resources() (container.Resources, error) {
+	r := container.Resources{
+		CPUShares: c.cpuShares, Memory: c.memory.N, NanoCPUs: int64(c.cpus), CgroupParent: c.cgroupParent,
+		BlkioWeight: c.blkioWeight, CPUPeriod: c.cpuPeriod, CPUQuota: c.cpuQuota,
+		CPURealtimePeriod: c.rtPeriod, CPURealtimeRuntime: c.rtRun, CpusetCpus: c.cpusetCPUs, CpusetMems: c.cpusetMems,
+		DeviceCgroupRules: c.deviceRules, MemoryReservation: c.memoryReservation.N, MemorySwap: c.memorySwap.N,
+		Ulimits: c.ulimits, CPUCount: c.cpuCount, CPUPercent: c.cpuPercent,
+		IOMaximumIOps: c.ioOps, IOMaximumBandwidth: uint64(c.ioBandwidth.N),
+	}
+	if c.kernelMemory.N != 0 {
+		return r, invalidf("--kernel-memory is not supported")
+	}
+	if c.set.Changed("pids-limit") {
+		r.PidsLimit = &c.pidsLimit
+	}
+	if c.oomKillDisable {
+		r.OomKillDisable = &c.oomKillDisable
+	}
+	if c.swappiness != -1 {
+		if c.swappiness < 0 || c.swappiness > 100 {
+			return r, invalidf("invalid value: %d. Valid memory swappiness range is 0-100", c.swappiness)
+		}
+		r.MemorySwappiness = &c.swappiness
+	}
+	return r, c.deviceResources(&r)
+}
+
+func (c *containerFlags) deviceResources(r *container.Resources) (err error) {
+	if r.Devices, r.DeviceRequests, err = opts.Devices(c.devices); err != nil {
+		return err
+	}
+	r.DeviceRequests = append(r.DeviceRequests, c.gpus...)
+	if r.BlkioWeightDevice, err = opts.WeightDevices(c.weightDevices); err != nil {
+		return err
+	}
+	if r.BlkioDeviceReadBps, err = opts.Throttles(c.readBps, true); err != nil {
+		return err
+	}
+	if r.BlkioDeviceWriteBps, err = opts.Throttles(c.writeBps, true); err != nil {
+		return err
+	}
+	if r.BlkioDeviceReadIOps, err = opts.Throttles(c.readIOps, false); err != nil {
+		return err
+	}
+	r.BlkioDeviceWriteIOps, err = opts.Throttles(c.writeIOps, false)
+	return err
+}
+
+func (c *containerFlags) ports(conf *container.Config, host *container.HostConfig) error {
+	exposed, bound, err := opts.Ports(c.publish)
+	if err != nil {
+		return err
+	}
+	for _, e := range c.expose {
+		more, err := opts.Expose(e)
+		if err != nil {
+			return err
+		}
+		for _, p := range more {
+			exposed[p] = struct{}{}
+		}
+	}
+	conf.ExposedPorts, host.PortBindings = exposed, bound
+	return nil
+}
+
+// networking merges --ip, --network-alias and the like into the first network
+// and sets the network mode.
+func (c *containerFlags) networking(host *container.HostConfig) (*network.NetworkingConfig, error) {
+	nets := append(opts.Networks(nil), c.networks...)
+	if len(nets) == 0 {
+		nets = opts.Networks{{Target: "default"}}
+	}
+	if err := c.firstNetwork(&nets[0]); err != nil {
+		return nil, err
+	}
+	host.NetworkMode = container.NetworkMode(nets[0].Target)
+	host.Links = c.links
+	out := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
+	for i, n := range nets {
+		mode := container.NetworkMode(n.Target)
+		if len(nets) > 1 && (mode.IsHost() || mode.IsContainer() || mode.IsNone()) {
+			return nil, invalidf("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+		}
+		if _, twice := out.EndpointsConfig[n.Target]; twice {
+			return nil, invalidf("network %q is specified multiple times", n.Target)
+		}
+		if i == 0 && mode.IsUserDefined() {
+			n.Links = c.links
+			host.Links = nil
+		}
+		ep, err := n.Endpoint()
+		if err != nil {
+			return nil, err
+		}
+		if len(nets) == 1 && len(c.networks) == 0 && n.MAC == "" && ep.IPAMConfig == nil && len(n.Aliases) == 0 {
+			return out, nil
+		}
+		out.EndpointsConfig[n.Target] = ep
+	}
+	return out, nil
+}
+
+func (c *containerFlags) firstNetwork(n *opts.Attachment) error {
+	conflict := func(flag, per string) error {
+		return invalidf("conflicting options: cannot specify both --%s and per-network %s", flag, per)
+	}
+	switch {
+	case len(c.aliases) > 0 && len(n.Aliases) > 0:
+		return conflict("network-alias", "alias")
+	case c.ip.IsValid() && n.IPv4.IsValid():
+		return conflict("ip", "IPv4 address")
+	case c.ip6.IsValid() && n.IPv6.IsValid():
+		return conflict("ip6", "IPv6 address")
+	case c.mac != "" && n.MAC != "":
+		return conflict("mac-address", "MAC address")
+	case len(c.linkLocal) > 0 && len(n.LinkLocalIPs) > 0:
+		return conflict("link-local-ip", "link-local IP addresses")
+	}
+	mode := container.NetworkMode(n.Target)
+	if len(c.aliases) > 0 && !mode.IsUserDefined() {
+		return invalidf("network-scoped aliases are only supported for user-defined networks")
+	}
+	n.Aliases = append(n.Aliases, c.aliases...)
+	if c.ip.IsValid() {
+		n.IPv4 = c.ip.Addr
+	}
+	if c.ip6.IsValid() {
+		n.IPv6 = c.ip6.Addr
+	}
+	if c.mac != "" {
+		n.MAC = c.mac
+	}
+	for _, s := range c.linkLocal {
+		ip, err := netip.ParseAddr(s)
+		if err != nil {
+			return invalidf("invalid argument %q for \"--link-local-ip\" flag: not an ip address", s)
+		}
+		n.LinkLocalIPs = append(n.LinkLocalIPs, ip)
+	}
+	return nil
+}
+
+// defaultPlatform is $DOCKER_DEFAULT_PLATFORM.
+func defaultPlatform() string { return os.Getenv("DOCKER_DEFAULT_PLATFORM") }
+
+// proxyEnv returns the variables of config.json's proxies that env lacks.
+func (a *app) proxyEnv(env []string) []string {
+	all := a.config().Proxies
+	if len(all) == 0 {
+		return nil
+	}
+	host, _ := a.defaultHost()
+	p, ok := all[host]
+	if !ok {
+		p = all["default"]
+	}
+	has := func(name string) bool {
+		for _, e := range env {
+			if k, _, _ := strings.Cut(e, "="); k == name {
+				return true
+			}
+		}
+		return false
+	}
+	var out []string
+	for _, v := range []struct{ name, value string }{
+		{"HTTP_PROXY", p.HTTPProxy}, {"HTTPS_PROXY", p.HTTPSProxy}, {"NO_PROXY", p.NoProxy},
+		{"FTP_PROXY", p.FTPProxy}, {"ALL_PROXY", p.AllProxy},
+	} {
+		if v.value == "" {
+			continue
+		}
+		for _, n := range []string{v.name, strings.ToLower(v.name)} {
+			if !has(n) {
+				out = append(out, n+"="+v.value)
+			}
+		}
+	}
+	return out
+}

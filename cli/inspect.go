@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/volume"
+	"github.com/spf13/pflag"
+
+	"github.com/wherry-engine/wherry/cli/format"
+	"github.com/wherry-engine/wherry/client"
+)
+
+func inspectCommand() command {
+	return command{
+		name: "inspect", usage: "[OPTIONS] NAME|ID [NAME|ID...]", short: "Return low-level information on engine objects",
+		args: minArgs(1),
+		run: func(a *app, f *pflag.FlagSet) runFunc {
+			var tmpl, kind string
+			var sizes bool
+			f.StringVarP(&tmpl, "format", "f", "", inspectFormatHelp)
+			f.BoolVarP(&sizes, "size", "s", false, "Display total file sizes if the type is container")
+			f.StringVar(&kind, "type", "", "Only inspect objects of the given type")
+			return func(ctx context.Context, args []string) error {
+				kinds, err := kindsOf(kind, f.Changed("type"))
+				if err != nil {
+					return err
+				}
+				return a.inspect(ctx, args, tmpl, kinds, inspectQuery(sizes, ""))
+			}
+		},
+	}
+}
+
+// inspectKind is a type of object: its name, its path, its Go type.
+type inspectKind struct {
+	name  string
+	path  func(name string) string
+	typed func() any
+}
+
+func inspectKinds() []inspectKind {
+	at := func(prefix, suffix string) func(string) string {
+		return func(n string) string { return prefix + client.Segment(n) + suffix }
+	}
+	return []inspectKind{
+		{"container", at("/containers/", "/json"), func() any { return &container.InspectResponse{} }},
+		{"image", func(n string) string { return imagePath(n, "json") }, func() any { return &image.InspectResponse{} }},
+		{"network", at("/networks/", ""), func() any { return &network.Inspect{} }},
+		{"volume", at("/volumes/", ""), func() any { return &volume.Volume{} }},
+	}
+}
+
+// kindsOf returns the kinds to try, in order.
+func kindsOf(kind string, given bool) ([]inspectKind, error) {
+	if !given {
+		return inspectKinds(), nil
+	}
+	for _, k := range inspectKinds() {
+		if k.name == kind {
+			return []inspectKind{k}, nil
+		}
+	}
+	switch kind {
+	case "node", "plugin", "secret", "service", "task", "config":
+		return nil, invalidf("--type %s is not supported", kind)
+	case "":
+		return nil, invalidf("type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"")
+	}
+	return nil, invalidf("unknown type: %q: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"", kind)
+}
+
+func inspectQuery(sizes bool, platform string) url.Values {
+	q := url.Values{}
+	if sizes {
+		q.Set("size", "1")
+	}
+	if platform != "" {
+		q.Set("platform", platform)
+	}
+	return q
+}
+
+// inspect prints what the daemon knows of each name, found in the first of
+// kinds that has it, and then the errors.
+func (a *app) inspect(ctx context.Context, names []string, tmpl string, kinds []inspectKind, q url.Values) error {
+	cl, err := a.client()
+	if err != nil {
+		return err
+	}
+	var objects []format.Object
+	var texts []string
+	for _, n := range names {
+		o, err := inspectOne(ctx, cl, n, kinds, q)
+		var conn *client.ConnError
+		switch {
+		case err == nil:
+			objects = append(objects, o)
+		case errors.As(err, &conn):
+			return err
+		default:
+			texts = append(texts, a.message(err))
+		}
+	}
+	if err := format.Inspect(a.out, tmpl, objects); err != nil {
+		texts = append(texts, err.Error())
+	}
+	if texts != nil {
+		return statusError{1, strings.Join(texts, "\n")}
+	}
+	return nil
+}
+
+func inspectOne(ctx context.Context, cl *client.Client, name string, kinds []inspectKind, q url.Values) (format.Object, error) {
+	for _, k := range kinds {
+		var raw json.RawMessage
+		err := cl.Get(ctx, k.path(name), q, &raw)
+		if err == nil {
+			return format.Object{Raw: raw, Typed: k.typed}, nil
+		}
+		if len(kinds) == 1 {
+			return format.Object{}, err
+		}
+		if !errdefs.IsNotFound(err) && !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) {
+			return format.Object{}, err
+		}
+	}
+	return format.Object{}, fmt.Errorf("Error: No such object: %s", name) //nolint:staticcheck // Docker's words
+}
+
+// inspectOf makes the inspect command of one kind of object.
+func inspectOf(kind, usage, short string, flags func(f *pflag.FlagSet) func() url.Values) command {
+	return command{
+		group: kind, name: "inspect", usage: usage, short: short, args: minArgs(1),
+		run: func(a *app, f *pflag.FlagSet) runFunc {
+			var tmpl string
+			f.StringVarP(&tmpl, "format", "f", "", inspectFormatHelp)
+			query := func() url.Values { return nil }
+			if flags != nil {
+				query = flags(f)
+			}
+			return func(ctx context.Context, args []string) error {
+				kinds, err := kindsOf(kind, true)
+				if err != nil {
+					return err
+				}
+				return a.inspect(ctx, args, tmpl, kinds, query())
+			}
+		},
+	}
+}
+
+func containerInspectCommand() command {
+	return inspectOf("container", "[OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers",
+		func(f *pflag.FlagSet) func() url.Values {
+			sizes := f.BoolP("size", "s", false, "Display total file sizes")
+			return func() url.Values { return inspectQuery(*sizes, "") }
+		})
+}
+
+func imageInspectCommand() command {
+	return inspectOf("image", "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images",
+		func(f *pflag.FlagSet) func() url.Values {
+			platform := f.String("platform", "", "Inspect a specific platform of the multi-platform image ('os[/arch[/variant]]')")
+			return func() url.Values { return inspectQuery(false, *platform) }
+		})
+}
+
+func networkInspectCommand() command {
+	return inspectOf("network", "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks",
+		func(f *pflag.FlagSet) func() url.Values {
+			verbose := f.BoolP("verbose", "v", false, "Verbose output for diagnostics")
+			return func() url.Values {
+				if *verbose {
+					return url.Values{"verbose": {"true"}}
+				}
+				return nil
+			}
+		})
+}
+
+func volumeInspectCommand() command {
+	return inspectOf("volume", "[OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes", nil)
+}

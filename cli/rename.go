@@ -1,0 +1,30 @@
+package cli
+
+import (
+	"context"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+func renameCommand() command {
+	return command{
+		group: "container", name: "rename", top: "rename",
+		usage: "CONTAINER NEW_NAME", short: "Rename a container",
+		args: exactArgs(2),
+		run: func(a *app, _ *pflag.FlagSet) runFunc {
+			return func(ctx context.Context, args []string) error {
+				from, to := strings.TrimSpace(args[0]), strings.TrimSpace(args[1])
+				if from == "" || to == "" {
+					return invalidf("neither old nor new names may be empty")
+				}
+				cl, err := a.client()
+				if err != nil {
+					return err
+				}
+				return cl.Post(ctx, containerPath(from, "rename"), url.Values{"name": {to}}, nil, nil)
+			}
+		},
+	}
+}
