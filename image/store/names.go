@@ -38,7 +38,9 @@ func (s *Store) setName(ctx context.Context, name string, target ocispec.Descrip
 	case errdefs.IsNotFound(err):
 		_, err = s.images.Create(ctx, img)
 	case err == nil && old.Target.Digest == target.Digest:
-		_, err = s.images.Update(ctx, img, "updated_at")
+		if len(labels) > 0 {
+			_, err = s.images.Update(ctx, img, "labels")
+		}
 	case err == nil:
 		if err = s.keepDangling(ctx, old); err == nil {
 			_, err = s.images.Update(ctx, img)
