@@ -1,0 +1,222 @@
+package store
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/wherry-engine/wherry/image"
+)
+
+// Details is what only some callers want to know of an image.
+type Details struct {
+	Image image.Image
+	// ParentID is the image it was committed from, if known.
+	ParentID digest.Digest
+	// SharedSize is the part of Image.Size that other images have too, in bytes.
+	SharedSize int64
+	// Dirs are the unpacked layers, topmost first (overlayfs only).
+	Dirs []string
+	// Manifests are all manifests of an index, here or not.
+	Manifests []Manifest
+}
+
+// Manifest is one manifest of an image with what is known of it.
+type Manifest struct {
+	Desc        ocispec.Descriptor
+	Attestation bool
+	// Available: the manifest, its configuration and all layers are here.
+	Available bool
+	Platform  ocispec.Platform
+	Config    digest.Digest
+	// Content is the bytes of blobs that are here; Unpacked those of the unpacked layers.
+	Content, Unpacked int64
+}
+
+// Usage is the disk that images take.
+type Usage struct {
+	// Total is all blobs and unpacked layers, each counted once, in bytes.
+	Total int64
+	// Shared maps image IDs to the part of their size that other images have too.
+	Shared map[digest.Digest]int64
+}
+
+// diskTotal adds up blobs and committed layers.
+func (s *Store) diskTotal(ctx context.Context) (int64, error) {
+	var total int64
+	err := s.ContentStore().Walk(ctx, func(i content.Info) error {
+		total += i.Size
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	var keys []string
+	err = s.snap.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
+		if i.Kind == snapshots.KindCommitted {
+			keys = append(keys, i.Name)
+		}
+		return nil
+	})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return 0, err
+	}
+	for _, k := range keys {
+		if u, err := s.snap.Usage(ctx, k); err == nil {
+			total += u.Size
+		}
+	}
+	return total, nil
+}
+
+// DiskUsage returns what the images take together and what each shares.
+func (s *Store) DiskUsage(ctx context.Context) (Usage, error) {
+	ctx = s.context(ctx)
+	u := Usage{}
+	var err error
+	if u.Total, err = s.diskTotal(ctx); err != nil {
+		return u, err
+	}
+	u.Shared, err = s.shared(ctx)
+	return u, err
+}
+
+// shared computes for each image the bytes of layers that others have too.
+func (s *Store) shared(ctx context.Context) (map[digest.Digest]int64, error) {
+	all, err := s.groups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	users := map[digest.Digest]int{}
+	chosen := map[digest.Digest]*parsed{}
+	for _, g := range all {
+		p, err := s.choose(ctx, g.target, "", nil)
+		if err != nil {
+			continue
+		}
+		chosen[g.target.Digest] = p
+		for _, c := range p.chains {
+			users[c]++
+		}
+	}
+	out := map[digest.Digest]int64{}
+	for id, p := range chosen {
+		out[id] = 0
+		for _, c := range p.chains {
+			if users[c] < 2 {
+				continue
+			}
+			if u, err := s.snap.Usage(ctx, c.String()); err == nil {
+				out[id] += u.Size
+			}
+		}
+	}
+	return out, nil
+}
+
+// Shared maps image IDs to the bytes of layers that other images have too.
+func (s *Store) Shared(ctx context.Context) (map[digest.Digest]int64, error) {
+	return s.shared(s.context(ctx))
+}
+
+// Describe returns an image with details. NotFound.
+func (s *Store) Describe(ctx context.Context, ref string, platform *ocispec.Platform) (Details, error) {
+	img, err := s.Resolve(ctx, ref, platform)
+	if err != nil {
+		return Details{}, err
+	}
+	return s.Details(ctx, img)
+}
+
+// Details adds what only some callers want to know.
+func (s *Store) Details(ctx context.Context, img image.Image) (Details, error) {
+	ctx = s.context(ctx)
+	d := Details{Image: img}
+	records, err := s.namesOf(ctx, img.ID)
+	if err != nil {
+		return d, err
+	}
+	for _, r := range records {
+		if p := r.Labels[parentLabel]; p != "" {
+			d.ParentID = digest.Digest(p)
+		}
+	}
+	if s.driver.stacked && img.Chain != "" {
+		if dirs, err := s.layerDirs(ctx, img.Chain); err == nil {
+			d.Dirs = dirs
+		}
+	}
+	descs, err := s.manifests(ctx, img.Target)
+	if err != nil {
+		return d, err
+	}
+	for _, m := range descs {
+		d.Manifests = append(d.Manifests, s.describeManifest(ctx, m))
+	}
+	return d, nil
+}
+
+func (s *Store) describeManifest(ctx context.Context, desc ocispec.Descriptor) Manifest {
+	m := Manifest{Desc: desc, Attestation: isAttestation(desc)}
+	if desc.Platform != nil {
+		m.Platform = *desc.Platform
+	}
+	p, err := s.parse(ctx, desc)
+	if err != nil {
+		m.Content, _ = s.blobSize(ctx, desc)
+		return m
+	}
+	m.Available = true
+	if !m.Attestation {
+		m.Platform, m.Config = p.platform(), p.manifest.Config.Digest
+	}
+	for _, b := range append([]ocispec.Descriptor{desc, p.manifest.Config}, p.manifest.Layers...) {
+		n, ok := s.blobSize(ctx, b)
+		m.Content += n
+		m.Available = m.Available && ok
+	}
+	if !m.Attestation {
+		m.Unpacked, _ = s.unpackedSize(ctx, p)
+	}
+	return m
+}
+
+func (s *Store) blobSize(ctx context.Context, d ocispec.Descriptor) (int64, bool) {
+	i, err := s.ContentStore().Info(ctx, d.Digest)
+	return i.Size, err == nil
+}
+
+// History lists the steps of an image with the size of each layer, newest first.
+type History struct {
+	ocispec.History
+	Size int64
+}
+
+// HistoryOf returns the steps that made an image, newest first.
+func (s *Store) HistoryOf(ctx context.Context, img image.Image) ([]History, error) {
+	ctx = s.context(ctx)
+	p, err := s.parse(ctx, img.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]History, 0, len(p.config.History))
+	layer := 0
+	for _, h := range p.config.History {
+		e := History{History: h}
+		if !h.EmptyLayer && layer < len(p.chains) {
+			if u, err := s.snap.Usage(ctx, p.chains[layer].String()); err == nil {
+				e.Size = u.Size
+			}
+			layer++
+		}
+		list = append(list, e)
+	}
+	for i, j := 0, len(list)-1; i < j; i, j = i+1, j-1 {
+		list[i], list[j] = list[j], list[i]
+	}
+	return list, nil
+}
