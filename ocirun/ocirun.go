@@ -8,8 +8,11 @@ package ocirun
 
 import (
 	"os"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
 // CreateRequest is everything one container needs. The runtime duplicates the
@@ -40,6 +43,17 @@ type CreateRequest struct {
 	Init bool
 	// SystemdCgroup selects the systemd driver for Spec.Linux.CgroupsPath.
 	SystemdCgroup bool
+	// Width and Height of the terminal in cells; 0 leaves the kernel's choice,
+	// or that of Spec.Process.ConsoleSize.
+	Width, Height uint16
+	// Bundle is the directory that hooks are told about.
+	Bundle string
+	// ExtraFiles become descriptors 3 and up of the process.
+	ExtraFiles []*os.File
+	// NoPivot uses chroot, for a host whose root is an initramfs.
+	NoPivot bool
+	// NoNewKeyring keeps the caller's session keyring.
+	NoNewKeyring bool
 }
 
 // Container is a created container: its init waits for Start.
@@ -53,7 +67,8 @@ type Container struct {
 	// Cgroup is the path of the container's cgroup, relative to the hierarchy roots.
 	Cgroup string
 
-	conn *os.File // the runtime's side of the handshake
+	conn wire.Conn // the runtime's side of the handshake
+	once sync.Once // closes it
 }
 
 // StartError is why a process could not be executed inside its container.
@@ -80,6 +95,8 @@ type ExecRequest struct {
 	User                  string
 	Groups                []string
 	SystemdCgroup         bool
+	Width, Height         uint16
+	ExtraFiles            []*os.File
 }
 
 // Process is a started exec. The caller owns the files.

@@ -1,14 +1,18 @@
 package ocirun
 
 import (
-	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
-	"syscall"
+	"path"
+	"sync"
 
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/cgroup"
 )
 
 // Options of a Runtime; the zero value works.
@@ -23,87 +27,115 @@ type Options struct {
 
 // Runtime creates containers. It is safe for concurrent use.
 type Runtime struct {
-	log *slog.Logger
+	log     *slog.Logger
+	program *os.File // the sealed copy
+	null    *os.File
+	cgroups *cgroup.Host
+	// held are the capabilities of this process: it can give no others.
+	held uint64
+
+	mu     sync.Mutex
+	holder *holder // for kernels that cannot clone detached mounts, made when needed
+	// forceHolder is for tests on newer kernels.
+	forceHolder bool
 }
 
 // New makes the sealed copy of the program.
-func New(opts Options) (*Runtime, error) { return nil, todo("new") }
+func New(opts Options) (*Runtime, error) {
+	r := &Runtime{log: opts.Logger}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	name := opts.Program
+	if name == "" {
+		name = "/proc/self/exe"
+	}
+	var err error
+	if r.cgroups, err = cgroup.Detect(); err != nil {
+		return nil, fmt.Errorf("detect control groups: %w", err)
+	}
+	if r.held, err = heldCaps(); err != nil {
+		return nil, err
+	}
+	if r.null, err = os.OpenFile("/dev/null", os.O_RDWR, 0); err != nil {
+		return nil, err
+	}
+	if r.program, err = seal(name); err != nil {
+		r.null.Close()
+		return nil, fmt.Errorf("seal %s: %w", name, err)
+	}
+	return r, nil
+}
 
 // Close releases what New made. Containers go on running.
-func (r *Runtime) Close() error { return nil }
-
-// Create makes the container's init, with everything set up, waiting for Start.
-// On error nothing is left behind. A *StartError tells that the user's request
-// cannot be run (user, working directory); InvalidArgument that the spec is
-// wrong, NotImplemented that this runtime or kernel lacks what it asks.
-func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, error) {
-	return nil, todo("create")
+func (r *Runtime) Close() error {
+	r.mu.Lock()
+	h := r.holder
+	r.holder = nil
+	r.mu.Unlock()
+	return errors.Join(r.program.Close(), r.null.Close(), h.close())
 }
 
-// Start lets the init execute the user's process. On a *StartError the init
-// has exited (the caller, its parent, reaps it) and is of no further use. The
-// handshake is closed in any case.
-func (c *Container) Start() error { return todo("start") }
-
-// Abort ends a container that was created and never started: the init is
-// killed, to be reaped by its parent. PidFD and Console stay the caller's.
-func (c *Container) Abort() error { return todo("abort") }
-
-// Exec runs a further process in a container. A *StartError tells why it
-// could not be executed; then nothing is left to reap.
-func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) {
-	return nil, todo("exec")
+// seal copies a binary into memory and forbids every change: whatever a
+// container does to /proc/self/exe, the next container runs this.
+func seal(name string) (*os.File, error) {
+	src, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	fd, err := unix.MemfdCreate("wherry-runtime", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate("wherry-runtime", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "wherry-runtime")
+	if _, err := io.Copy(f, src); err != nil {
+		f.Close()
+		return nil, err
+	}
+	const all = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, all); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("add seals: %w", err)
+	}
+	// A read-only descriptor of its own: the writable one stays closed.
+	ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	f.Close()
+	return ro, err
 }
 
-// Root says how a root file system is made; it converts from task.Root.
-type Root struct {
-	Layers   []string // read-only lower directories, topmost first
-	Upper    string   // with Work: the writable pair
-	Work     string
-	Bind     string   // a directory instead of an overlay
-	Options  []string // further file-system options, such as "metacopy=on"
-	ReadOnly bool
+// heldCaps are the capabilities this process may hand on: its permitted set
+// within its bounding set.
+func heldCaps() (uint64, error) {
+	var d [2]unix.CapUserData
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if err := unix.Capget(&h, &d[0]); err != nil {
+		return 0, fmt.Errorf("get capabilities: %w", err)
+	}
+	held := uint64(d[1].Permitted)<<32 | uint64(d[0].Permitted)
+	for c := range 64 {
+		v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
+		if err != nil {
+			break
+		}
+		if v == 0 {
+			held &^= 1 << c
+		}
+	}
+	return held, nil
 }
 
-// OpenRoot makes a detached mount of root, visible in no mount table.
-func (r *Runtime) OpenRoot(ctx context.Context, root Root) (*os.File, error) {
-	return nil, todo("open root")
-}
-
-// CloneRoot returns a further mount of the same file system as root, which came from OpenRoot.
-func (r *Runtime) CloneRoot(root *os.File) (*os.File, error) { return nil, todo("clone root") }
-
-// CloseRoot unmounts what OpenRoot made and closes root.
-func (r *Runtime) CloseRoot(root *os.File) error { return todo("close root") }
-
-// Pids lists the processes in a container's cgroup and those below it, in no order.
-func (r *Runtime) Pids(cgroup string) ([]int, error) { return nil, todo("pids") }
-
-// KillAll signals every process in the cgroup; SIGKILL wins against forks.
-// For containers without a PID namespace of their own.
-func (r *Runtime) KillAll(cgroup string, sig syscall.Signal) error { return todo("kill all") }
-
-// Pause freezes every process of the cgroup and waits until they are frozen.
-func (r *Runtime) Pause(ctx context.Context, cgroup string) error { return todo("pause") }
-
-// Resume undoes Pause.
-func (r *Runtime) Resume(ctx context.Context, cgroup string) error { return todo("resume") }
-
-// Update changes the limits of a running container; what res leaves nil stays.
-func (r *Runtime) Update(ctx context.Context, cgroup string, res *specs.LinuxResources) error {
-	return todo("update")
-}
-
-// OOMKills returns how often the kernel killed a process of the cgroup for
-// lack of memory. Read it after the container exited and before DeleteCgroup.
-func (r *Runtime) OOMKills(cgroup string) (uint64, error) { return 0, todo("oom kills") }
-
-// DeleteCgroup removes the container's cgroups. Its processes must be dead.
-// It is not an error if they are gone already.
-func (r *Runtime) DeleteCgroup(ctx context.Context, cgroup string) error {
-	return todo("delete cgroup")
-}
-
-func todo(what string) error {
-	return fmt.Errorf("ocirun: %s is not built yet: %w", what, errdefs.ErrNotImplemented)
+// cgroupOf names the container's cgroup.
+func cgroupOf(id string, spec *specs.Spec, systemd bool) (string, error) {
+	if systemd {
+		return "", lackf("the systemd cgroup driver")
+	}
+	name := "/" + id
+	if spec.Linux != nil && spec.Linux.CgroupsPath != "" {
+		name = path.Clean("/" + spec.Linux.CgroupsPath)
+	}
+	return name, cgroup.Check(name)
 }

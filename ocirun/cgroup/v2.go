@@ -1,0 +1,157 @@
+package cgroup
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func settingsV2(res *specs.LinuxResources) ([]setting, error) {
+	var l list
+	if res.Memory != nil {
+		if err := memoryV2(&l, res.Memory); err != nil {
+			return nil, err
+		}
+	}
+	if err := cpuV2(&l, res.CPU); err != nil {
+		return nil, err
+	}
+	if p := res.Pids; p != nil && p.Limit != nil {
+		l.late("pids", "pids.max", maxIfNone(*p.Limit))
+	}
+	blockV2(&l, res.BlockIO)
+	for _, p := range res.HugepageLimits {
+		l.add("hugetlb", "hugetlb."+p.Pagesize+".max", u64(p.Limit))
+	}
+	if res.Network != nil && (res.Network.ClassID != nil || len(res.Network.Priorities) > 0) {
+		return nil, invalid("network class and priority need cgroup v1, this host has v2")
+	}
+	for dev, r := range res.Rdma {
+		l.add("rdma", "rdma.max", rdmaLine(dev, r))
+	}
+	keys := make([]string, 0, len(res.Unified))
+	for k := range res.Unified {
+		if err := checkKey(k); err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		l.add("", k, res.Unified[k])
+	}
+	return l, nil
+}
+
+// limitV2 spells a v1 number for v2: negative is no limit.
+func limitV2(n int64) string {
+	if n < 0 {
+		return "max"
+	}
+	return i64(n)
+}
+
+func memoryV2(l *list, m *specs.LinuxMemory) error {
+	if m.Swap != nil && *m.Swap != 0 {
+		// Here swap is counted apart from memory; in the specification together.
+		switch {
+		case *m.Swap < 0:
+			l.add("", "memory.swap.max", "max")
+		case m.Limit == nil || *m.Limit <= 0:
+			return invalid("a limit of memory and swap needs a limit of memory")
+		case *m.Swap < *m.Limit:
+			return invalid("the limit of memory and swap (%d) is below that of memory (%d)", *m.Swap, *m.Limit)
+		default:
+			l.add("", "memory.swap.max", i64(*m.Swap-*m.Limit))
+		}
+	}
+	if m.Limit != nil && *m.Limit != 0 {
+		l.add("", "memory.max", limitV2(*m.Limit))
+	}
+	if m.Reservation != nil && *m.Reservation != 0 {
+		l.add("", "memory.low", limitV2(*m.Reservation))
+	}
+	if m.Swappiness != nil {
+		return invalid("memory swappiness needs cgroup v1, this host has v2")
+	}
+	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
+		return invalid("disabling the OOM killer needs cgroup v1, this host has v2")
+	}
+	return nil
+}
+
+func cpuV2(l *list, c *specs.LinuxCPU) error {
+	if c == nil {
+		return nil
+	}
+	if c.RealtimePeriod != nil && *c.RealtimePeriod != 0 || c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
+		return invalid("real-time scheduling limits need cgroup v1, this host has v2")
+	}
+	if c.Cpus != "" {
+		l.add("", "cpuset.cpus", c.Cpus)
+	}
+	if c.Mems != "" {
+		l.add("", "cpuset.mems", c.Mems)
+	}
+	if c.Idle != nil {
+		l.late("", "cpu.idle", i64(*c.Idle))
+	}
+	if c.Shares != nil && *c.Shares != 0 && (c.Idle == nil || *c.Idle == 0) {
+		l.add("", "cpu.weight", u64(weight(*c.Shares)))
+	}
+	quota, period := "", ""
+	if c.Quota != nil && *c.Quota != 0 {
+		quota = limitV2(*c.Quota)
+	}
+	if c.Period != nil && *c.Period != 0 {
+		period = u64(*c.Period)
+	}
+	switch {
+	case quota != "" && period != "":
+		l.late("", "cpu.max", quota+" "+period)
+	case quota != "":
+		l.late("", "cpu.max", quota)
+	case period != "":
+		l.late("", "cpu.max", "max "+period)
+	}
+	if c.Burst != nil {
+		l.late("", "cpu.max.burst", u64(*c.Burst))
+	}
+	return nil
+}
+
+// weight maps shares (2 … 262144, 1024 by default) to a v2 weight (1 … 10000,
+// 100 by default) along the curve through those three points in the logarithms,
+// as the other runtimes do since 2025.
+func weight(shares uint64) uint64 {
+	shares = max(2, min(shares, 262144))
+	l := math.Log2(float64(shares))
+	w := math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34))
+	return uint64(max(1, min(w, 10000)))
+}
+
+func blockV2(l *list, b *specs.LinuxBlockIO) {
+	if b == nil {
+		return
+	}
+	if b.Weight != nil && *b.Weight != 0 {
+		// bfq counts to 1000, the generic controller to 10000.
+		*l = append(*l, setting{file: "io.bfq.weight", value: u64(uint64(*b.Weight)), fallback: "io.weight"})
+	}
+	for _, d := range b.WeightDevice {
+		if d.Weight != nil {
+			*l = append(*l, setting{file: "io.bfq.weight", fallback: "io.weight", value: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, *d.Weight)})
+		}
+	}
+	throttle := func(key string, devs []specs.LinuxThrottleDevice) {
+		for _, d := range devs {
+			l.add("", "io.max", fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, key, d.Rate))
+		}
+	}
+	throttle("rbps", b.ThrottleReadBpsDevice)
+	throttle("wbps", b.ThrottleWriteBpsDevice)
+	throttle("riops", b.ThrottleReadIOPSDevice)
+	throttle("wiops", b.ThrottleWriteIOPSDevice)
+}

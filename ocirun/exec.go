@@ -1,0 +1,126 @@
+package ocirun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
+)
+
+// joinable are the namespaces that a thread of this process enters before it
+// clones; the mount namespace is entered by the child.
+const joinable = unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
+
+// Exec runs a further process in a container. A *StartError tells why it
+// could not be executed; then nothing is left to reap.
+func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) {
+	if req.PidFD == nil || req.Process == nil || req.Spec == nil || req.Spec.Linux == nil {
+		return nil, invalidf("exec: the request lacks its container or process")
+	}
+	if req.SystemdCgroup {
+		return nil, lackf("the systemd cgroup driver")
+	}
+	cfg, fds, err := r.execConfig(req)
+	if err != nil {
+		return nil, err
+	}
+	b := &birth{cgroup: req.Cgroup, extra: req.ExtraFiles, enter: []nsFD{{int(req.PidFD.Fd()), joinable}}}
+	if cfg.UserNS {
+		return nil, lackf("exec in a container with a user namespace")
+	}
+	if !req.Process.Terminal {
+		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
+	}
+	s, err := r.spawn(b)
+	if err != nil {
+		return nil, execSpawnError(err)
+	}
+	console, err := r.runExec(ctx, s, cfg, fds)
+	unix.Close(s.conn.FD)
+	if err != nil {
+		s.kill()
+		s.pidfd.Close()
+		return nil, err
+	}
+	return &Process{Pid: s.pid, PidFD: s.pidfd, Console: console}, nil
+}
+
+func execSpawnError(err error) error {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("exec: the container is not running: %w", errdefs.ErrFailedPrecondition)
+	}
+	return fmt.Errorf("exec: %w", err)
+}
+
+func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
+	userNS := false
+	for _, ns := range req.Spec.Linux.Namespaces {
+		userNS = userNS || ns.Type == specs.UserNamespace
+	}
+	held := r.held
+	if userNS {
+		held = ^uint64(0) >> (63 - unix.CAP_LAST_CAP)
+	}
+	w, err := process(req.Process, &processOptions{
+		resolveUser: req.ResolveUser, user: req.User, groups: req.Groups, width: req.Width, height: req.Height,
+		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, held: held,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	w.KeepFDs = len(req.ExtraFiles)
+	return &wire.Config{
+		Join: true, JoinFD: 0, JoinFlags: unix.CLONE_NEWNS, RootFD: -1, UserNS: userNS, Process: w,
+	}, []int{int(req.PidFD.Fd())}, nil
+}
+
+// runExec goes through the protocol without a pause before the program.
+func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds []int) (*os.File, error) {
+	stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0) })
+	defer stop()
+	if err := s.conn.Send(wire.KindConfig, cfg, fds...); err != nil {
+		return nil, fmt.Errorf("configure exec: %w", err)
+	}
+	if err := s.conn.Send(wire.KindContinue, nil); err != nil {
+		return nil, fmt.Errorf("configure exec: %w", err)
+	}
+	msg, err := s.receive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	console := consoleOf(msg)
+	msg, err = s.conn.Receive()
+	switch {
+	case errors.Is(err, io.EOF):
+		return console, nil
+	case err == nil:
+		if err = failureOf(msg); err == nil {
+			err = fmt.Errorf("init sent an unexpected message %d", msg.Kind)
+		}
+	}
+	closeFile(console)
+	return nil, err
+}
+
+// cgroupOfProcess reads where a process is, for cgroups that the container
+// itself moved it to.
+func cgroupOfProcess(pid int) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(b)) {
+		if p, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSpace(p), nil
+		}
+	}
+	return "", fmt.Errorf("process %d: %w", pid, errdefs.ErrNotFound)
+}

@@ -1,0 +1,116 @@
+package initproc
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// attributes sets what a process has besides its identity.
+func (s *setup) attributes() error {
+	p := &s.cfg.Process
+	if p.OOMScoreAdj != nil {
+		if err := s.oomScore(int(*p.OOMScoreAdj)); err != nil {
+			return err
+		}
+	}
+	for _, r := range p.Rlimits {
+		if err := setRlimit(r.Resource, r.Name, r.Soft, r.Hard); err != nil {
+			return err
+		}
+	}
+	if p.Personality >= 0 {
+		if _, _, errno := unix.Syscall(unix.SYS_PERSONALITY, uintptr(p.Personality), 0, 0); errno != 0 {
+			return fmt.Errorf("set personality: %w", errno)
+		}
+	}
+	if p.IOPriority >= 0 {
+		const who = 1 // IOPRIO_WHO_PROCESS: the calling thread
+		if _, _, errno := unix.Syscall(unix.SYS_IOPRIO_SET, who, 0, uintptr(p.IOPriority)); errno != 0 {
+			return fmt.Errorf("set I/O priority: %w", errno)
+		}
+	}
+	if err := s.scheduler(); err != nil {
+		return err
+	}
+	if p.AppArmor != "" {
+		if err := s.writeLabel("attr/apparmor/exec", "attr/exec", "exec "+p.AppArmor); err != nil {
+			return fmt.Errorf("set AppArmor profile %s: %w", p.AppArmor, err)
+		}
+	}
+	if p.SELinux != "" {
+		if err := s.writeLabel("attr/exec", "", p.SELinux); err != nil {
+			return fmt.Errorf("set SELinux label %s: %w", p.SELinux, err)
+		}
+	}
+	return s.makeWorkingDir()
+}
+
+func (s *setup) writeLabel(name, old, value string) error {
+	err := s.writeProc(name, value)
+	if old != "" && errors.Is(err, unix.ENOENT) {
+		return s.writeProc(old, value)
+	}
+	return err
+}
+
+func (s *setup) scheduler() error {
+	p := &s.cfg.Process
+	if sc := p.Scheduler; sc != nil {
+		attr := unix.SchedAttr{
+			Size: unix.SizeofSchedAttr, Policy: sc.Policy, Flags: sc.Flags, Nice: sc.Nice, Priority: uint32(sc.Priority),
+			Runtime: sc.Runtime, Deadline: sc.Deadline, Period: sc.Period,
+		}
+		if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+			return fmt.Errorf("set scheduler: %w", err)
+		}
+	}
+	if len(p.CPUAffinity) > 0 {
+		mask := append(p.CPUAffinity, make([]byte, 8-len(p.CPUAffinity)%8)...)
+		if _, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask[0]))); errno != 0 {
+			return fmt.Errorf("set processor affinity: %w", errno)
+		}
+	}
+	return nil
+}
+
+// oomScore writes the adjustment; where the kernel forbids it, it is an error
+// only if it would have changed something.
+func (s *setup) oomScore(adj int) error {
+	err := s.writeProc("oom_score_adj", strconv.Itoa(adj))
+	if err == nil {
+		return nil
+	}
+	fd, oerr := s.openProc("thread-self/oom_score_adj", unix.O_RDONLY)
+	if oerr != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 32)
+	n, _ := unix.Read(fd, buf)
+	for n > 0 && buf[n-1] == '\n' {
+		n--
+	}
+	if string(buf[:n]) == strconv.Itoa(adj) {
+		return nil
+	}
+	return err
+}
+
+// setRlimit sets a limit; where raising it is forbidden, it is an error only
+// if it would have changed something.
+func setRlimit(resource int, name string, soft, hard uint64) error {
+	want := unix.Rlimit{Cur: soft, Max: hard}
+	err := unix.Prlimit(0, resource, &want, nil)
+	if err == nil {
+		return nil
+	}
+	var have unix.Rlimit
+	if unix.Prlimit(0, resource, nil, &have) == nil && have == want {
+		return nil
+	}
+	return fmt.Errorf("error setting rlimit %s to %d:%d (now %d:%d): %w", name, soft, hard, have.Cur, have.Max, err)
+}

@@ -1,0 +1,88 @@
+package initproc
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespaces enters or makes what the clone could not, and names the host.
+func (s *setup) namespaces() error {
+	for _, e := range s.cfg.Enter {
+		fd, err := s.fd(e.FD)
+		if err != nil {
+			return err
+		}
+		if e.Flag == unix.CLONE_NEWNS {
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return fmt.Errorf("unshare file-system attributes: %w", err)
+			}
+		}
+		if err := unix.Setns(fd, e.Flag); err != nil {
+			return fmt.Errorf("enter namespace %#x: %w", e.Flag, err)
+		}
+	}
+	if s.cfg.Unshare != 0 {
+		if err := unix.Unshare(s.cfg.Unshare); err != nil {
+			return fmt.Errorf("unshare %#x: %w", s.cfg.Unshare, err)
+		}
+	}
+	if s.cfg.Hostname != "" {
+		if err := unix.Sethostname([]byte(s.cfg.Hostname)); err != nil {
+			return fmt.Errorf("set host name: %w", err)
+		}
+	}
+	if s.cfg.Domainname != "" {
+		if err := unix.Setdomainname([]byte(s.cfg.Domainname)); err != nil {
+			return fmt.Errorf("set domain name: %w", err)
+		}
+	}
+	return nil
+}
+
+// join enters the namespaces of a running container that the runtime's thread
+// could not enter before the clone. Until its privileges are dropped, nobody
+// inside may look at this process.
+func (s *setup) join() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("become undumpable: %w", err)
+	}
+	fd, err := s.fd(s.cfg.JoinFD)
+	if err != nil {
+		return err
+	}
+	if s.cfg.JoinFlags != 0 {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare file-system attributes: %w", err)
+		}
+		if err := unix.Setns(fd, s.cfg.JoinFlags); err != nil {
+			return fmt.Errorf("enter the container's namespaces: %w", err)
+		}
+	}
+	s.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the container's root: %w", err)
+	}
+	return nil
+}
+
+// session makes a new session, and a keyring of the container's own.
+func (s *setup) session() error {
+	if _, err := unix.Setsid(); err != nil {
+		return fmt.Errorf("new session: %w", err)
+	}
+	if s.cfg.Process.Keyring == "" {
+		return nil
+	}
+	name, err := unix.BytePtrFromString(s.cfg.Process.Keyring)
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, uintptr(unsafe.Pointer(name)), 0)
+	// A kernel without keys, or a quota that is used up, isolates as well.
+	if errno != 0 && errno != unix.ENOSYS && errno != unix.EDQUOT && errno != unix.EPERM {
+		return fmt.Errorf("new session keyring: %w", errno)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package initproc
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// inRoot opens a path of the container. Symbolic links are followed as a
+// process inside would, and never lead out. /proc's magic links are refused.
+func (s *setup) inRoot(name string, flags uint64) (int, error) {
+	how := unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	for {
+		fd, err := unix.Openat2(s.root, name, &how)
+		// EAGAIN: something was renamed meanwhile.
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
+			continue
+		}
+		return fd, err
+	}
+}
+
+// target opens the place for a mount, making what is missing: a directory, or
+// an empty file.
+func (s *setup) target(name string, dir bool) (int, error) {
+	fd, err := s.inRoot(name, unix.O_PATH)
+	if !errors.Is(err, unix.ENOENT) {
+		if err != nil {
+			return -1, fmt.Errorf("open %s: %w", name, err)
+		}
+		return fd, nil
+	}
+	if dir {
+		return s.mkdirAll(name, 0o755)
+	}
+	parent, err := s.mkdirAll(path.Dir(name), 0o755)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(parent)
+	base := path.Base(name)
+	fd, err = unix.Openat(parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o755)
+	if err != nil {
+		return -1, fmt.Errorf("create %s: %w", name, err)
+	}
+	unix.Close(fd)
+	return s.child(parent, base)
+}
+
+// child opens an entry of dir without following it.
+func (s *setup) child(dir int, base string) (int, error) {
+	return unix.Openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// mkdirAll opens a directory of the container, making what is missing. A
+// component that is a dangling link is an error: nothing is made behind it.
+func (s *setup) mkdirAll(name string, mode uint32) (int, error) {
+	name = path.Clean("/" + name)
+	have, rest := name, ""
+	var fd int
+	for {
+		var err error
+		fd, err = s.inRoot(have, unix.O_PATH|unix.O_DIRECTORY)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.ENOENT) || have == "/" {
+			return -1, fmt.Errorf("mkdir %s: %w", name, err)
+		}
+		rest = path.Join(path.Base(have), rest)
+		have = path.Dir(have)
+	}
+	for rest != "" {
+		base, more, _ := strings.Cut(rest, "/")
+		rest = more
+		if err := unix.Mkdirat(fd, base, mode); err != nil && !errors.Is(err, unix.EEXIST) {
+			unix.Close(fd)
+			return -1, fmt.Errorf("mkdir %s: %w", name, err)
+		}
+		next, err := unix.Openat(fd, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		unix.Close(fd)
+		if err != nil {
+			return -1, fmt.Errorf("mkdir %s: %w", name, err)
+		}
+		fd = next
+	}
+	return fd, nil
+}
+
+// openProc opens a file of the host's procfs: the container's may be forged.
+func (s *setup) openProc(name string, flags int) (int, error) {
+	return unix.Openat(s.proc, name, flags|unix.O_CLOEXEC, 0)
+}
+
+// writeProc sets a file of the calling thread's directory in procfs.
+func (s *setup) writeProc(name, value string) error {
+	fd, err := s.openProc("thread-self/"+name, unix.O_WRONLY)
+	if err != nil {
+		return fmt.Errorf("open /proc/thread-self/%s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
+		return fmt.Errorf("write %q to /proc/thread-self/%s: %w", value, name, err)
+	}
+	return nil
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,147 @@
+package initproc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
+)
+
+// becomeReaper executes the sealed binary once more, now with the user's
+// identity and filter on the whole process: pid 1 of a container must not hold
+// more than the container may.
+func (s *setup) becomeReaper(file string) error {
+	prog, err := s.fd(s.cfg.Process.ProgramFD)
+	if err != nil {
+		return err
+	}
+	argv, err := pointers(append([]string{"wherry-init", "init", "reap", strconv.Itoa(s.conn.FD), file}, s.cfg.Process.Args...))
+	if err != nil {
+		return err
+	}
+	env, err := pointers(wrapEnv(s.cfg.Process.Env))
+	if err != nil {
+		return err
+	}
+	if err := s.closeRest(); err != nil {
+		return err
+	}
+	// The socket goes along, to tell whether the program could be executed.
+	if _, err := unix.FcntlInt(uintptr(s.conn.FD), unix.F_SETFD, 0); err != nil {
+		return err
+	}
+	if err := s.lockDown(); err != nil {
+		return err
+	}
+	empty := []byte{0}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(prog), uintptr(unsafe.Pointer(&empty[0])),
+		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])), unix.AT_EMPTY_PATH, 0)
+	return fmt.Errorf("execute the reaper: %w", errno)
+}
+
+// reaperEnv keeps the Go runtime of the reaper small.
+var reaperEnv = [...]string{"GOMAXPROCS=1", "GOGC=20", "GODEBUG=asyncpreemptoff=1"}
+
+// wrapEnv hides the user's variables behind numbers, so that none of them is
+// one for the Go runtime of the reaper; unwrapEnv brings them back.
+func wrapEnv(user []string) []string {
+	env := make([]string, 0, len(reaperEnv)+len(user))
+	env = append(env, reaperEnv[:]...)
+	for i, e := range user {
+		env = append(env, strconv.Itoa(i)+"="+e)
+	}
+	return env
+}
+
+func unwrapEnv(wrapped []string) []string {
+	var env []string
+	for _, e := range wrapped {
+		if e != "" && e[0] >= '0' && e[0] <= '9' {
+			_, user, _ := strings.Cut(e, "=")
+			env = append(env, user)
+		}
+	}
+	return env
+}
+
+// reap starts the program and then does what a pid 1 has to: hand signals on
+// and wait for orphans. It returns the program's exit code.
+func reap(socket string, args []string) int {
+	fd, err := strconv.Atoi(socket)
+	if err != nil || len(args) < 2 {
+		return 1
+	}
+	unix.CloseOnExec(fd)
+	conn := wire.Conn{FD: fd}
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	signal.Ignore(unix.SIGTTIN, unix.SIGTTOU)
+
+	pid, err := startChild(args[0], args[1:])
+	if err != nil {
+		var errno unix.Errno
+		f := &wire.Failure{Stage: "program", Msg: "exec " + args[0] + ": " + err.Error(), Code: 126}
+		if errors.As(err, &errno) {
+			f.Errno = int32(errno)
+			if errno == unix.ENOENT {
+				f.Code = 127
+			}
+		}
+		_ = conn.Send(wire.KindFailure, f)
+		return int(f.Code)
+	}
+	unix.Close(fd)
+	debug.FreeOSMemory()
+	for sig := range signals {
+		s, _ := sig.(syscall.Signal)
+		if s != unix.SIGCHLD {
+			if s != unix.SIGURG { // the Go runtime's own
+				_ = unix.Kill(pid, s)
+			}
+			continue
+		}
+		if code, done := collect(pid); done {
+			return code
+		}
+	}
+	return 1
+}
+
+// startChild runs the program in a process group of its own, in the
+// foreground of the terminal if there is one.
+func startChild(file string, args []string) (int, error) {
+	attr := &syscall.ProcAttr{Env: unwrapEnv(os.Environ()), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: true}}
+	if _, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil {
+		attr.Sys.Foreground, attr.Sys.Ctty = true, 0
+	}
+	return syscall.ForkExec(file, args, attr)
+}
+
+// collect reaps all that ended; done if the program is among them.
+func collect(pid int) (code int, done bool) {
+	for {
+		var ws unix.WaitStatus
+		got, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || got == 0 {
+			return code, done
+		}
+		if got == pid {
+			done = true
+			if code = ws.ExitStatus(); ws.Signaled() {
+				code = 128 + int(ws.Signal())
+			}
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package ocirun
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
+)
+
+// birth says how an init is cloned.
+type birth struct {
+	cgroup         string
+	enter          []nsFD
+	clone          uintptr
+	uidMap, gidMap []specs.LinuxIDMapping
+	userNS         *os.File
+	stdio          [3]*os.File // nil is the null device
+	extra          []*os.File
+}
+
+// spawned is an init that waits for its configuration.
+type spawned struct {
+	pid   int
+	pidfd *os.File
+	conn  wire.Conn
+}
+
+// initEnv keeps the Go runtime of an init from starting what it never needs.
+var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1"}
+
+// spawn clones an init. It happens on a thread of its own that first moves
+// itself, alone, into the control groups and namespaces the child is to be born
+// in, and never runs other Go code afterwards: the thread ends with it.
+func (r *Runtime) spawn(b *birth) (*spawned, error) {
+	type result struct {
+		s   *spawned
+		err error
+	}
+	ch := make(chan result, 1)
+	go disposable(func() {
+		s, err := r.spawnHere(b)
+		ch <- result{s, err}
+	})
+	res := <-ch
+	return res.s, res.err
+}
+
+// disposable runs f on a thread that is thrown away afterwards. The main
+// thread cannot be: it is kept out of the way until another one took over.
+func disposable(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return // without unlocking: the thread dies
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		f()
+	}()
+	<-done
+	runtime.UnlockOSThread()
+}
+
+func (r *Runtime) spawnHere(b *birth) (*spawned, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket pair: %w", err)
+	}
+	defer unix.Close(pair[1])
+	pidfd := -1
+	attr, closeCgroup, err := r.childAttr(b, pair[1], &pidfd)
+	if err != nil {
+		unix.Close(pair[0])
+		return nil, err
+	}
+	defer closeCgroup()
+	argv := []string{"wherry-runtime", "init", strconv.Itoa(3 + len(b.extra))}
+	path := "/proc/self/fd/" + strconv.Itoa(int(r.program.Fd()))
+	pid, err := syscall.ForkExec(path, argv, attr)
+	runtime.KeepAlive(b)
+	if err != nil {
+		unix.Close(pair[0])
+		return nil, spawnError(b, err)
+	}
+	return &spawned{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), conn: wire.Conn{FD: pair[0]}}, nil
+}
+
+// childAttr prepares this thread and the attributes of the child.
+func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr, func(), error) {
+	sys := &syscall.SysProcAttr{Cloneflags: b.clone, PidFD: pidfd}
+	if b.clone&unix.CLONE_NEWUSER != 0 {
+		sys.UidMappings, sys.GidMappings = idMap(b.uidMap), idMap(b.gidMap)
+		sys.GidMappingsEnableSetgroups = true
+		sys.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
+	}
+	if b.userNS != nil {
+		return nil, nil, lackf("joining a user namespace")
+	}
+	cg := -1
+	if b.cgroup != "" {
+		var err error
+		if err = r.cgroups.Enter(b.cgroup); err != nil {
+			return nil, nil, fmt.Errorf("enter the cgroups: %w", err)
+		}
+		if cg, err = r.cgroups.OpenUnified(b.cgroup); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, ns := range b.enter {
+		if err := unix.Setns(ns.fd, ns.flag); err != nil {
+			unix.Close(cg)
+			return nil, nil, fmt.Errorf("enter namespace %#x: %w", ns.flag, err)
+		}
+	}
+	if cg >= 0 {
+		sys.UseCgroupFD, sys.CgroupFD = true, cg
+	}
+	files := make([]uintptr, 0, 4+len(b.extra))
+	for _, f := range b.stdio {
+		if f == nil {
+			f = r.null
+		}
+		files = append(files, f.Fd())
+	}
+	for _, f := range b.extra {
+		files = append(files, f.Fd())
+	}
+	files = append(files, uintptr(socket))
+	return &syscall.ProcAttr{Env: initEnv, Files: files, Sys: sys}, func() { unix.Close(cg) }, nil
+}
+
+func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	out := make([]syscall.SysProcIDMap, len(m))
+	for i, e := range m {
+		out[i] = syscall.SysProcIDMap{ContainerID: int(e.ContainerID), HostID: int(e.HostID), Size: int(e.Size)}
+	}
+	return out
+}
+
+func spawnError(b *birth, err error) error {
+	if errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("clone: too many processes (%w)", err)
+	}
+	return fmt.Errorf("clone into namespaces %#x: %w", b.clone, err)
+}
+
+// kill ends an init that is of no use and reaps it.
+func (s *spawned) kill() {
+	_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	s.reap()
+}
+
+func (s *spawned) reap() {
+	for {
+		// ECHILD: somebody else waits for all children of this process.
+		err := unix.Waitid(unix.P_PIDFD, int(s.pidfd.Fd()), nil, unix.WEXITED, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
