@@ -1,161 +1,172 @@
 package api
 
+import (
+	"github.com/wherry-engine/wherry/api/build"
+	"github.com/wherry-engine/wherry/api/containers"
+	"github.com/wherry-engine/wherry/api/system"
+	"github.com/wherry-engine/wherry/api/volumes"
+)
+
+// Groups are the handlers of the routes.
+type Groups struct {
+	System     system.Handlers
+	Containers containers.Handlers
+	Volumes    volumes.Handlers
+	Build      build.Handlers
+}
+
 // Routes is the table of all routes: every endpoint of the Engine API, whether
 // it is built or not. The first row that fits answers.
-func Routes() []Route {
+func Routes(g Groups) []Route {
 	return []Route{
 		// build
 		{"POST", "/build", "", nil}, // ImageBuild
-		{"POST", "/build/cancel", "", nil}, // 
-		{"POST", "/build/prune", "1.31", nil}, // BuildPrune
+		{"POST", "/build/cancel", "", g.Build.Cancel},
+		{"POST", "/build/prune", "1.31", g.Build.Prune},
 
 		// configs
-		{"GET", "/configs", "1.30", nil}, // ConfigList
-		{"POST", "/configs/create", "1.30", nil}, // ConfigCreate
-		{"DELETE", "/configs/{id}", "1.30", nil}, // ConfigDelete
-		{"GET", "/configs/{id}", "1.30", nil}, // ConfigInspect
+		{"GET", "/configs", "1.30", nil},              // ConfigList
+		{"POST", "/configs/create", "1.30", nil},      // ConfigCreate
+		{"DELETE", "/configs/{id}", "1.30", nil},      // ConfigDelete
+		{"GET", "/configs/{id}", "1.30", nil},         // ConfigInspect
 		{"POST", "/configs/{id}/update", "1.30", nil}, // ConfigUpdate
 
 		// containers
-		{"POST", "/containers/create", "", nil}, // ContainerCreate
-		{"GET", "/containers/json", "", nil}, // ContainerList
-		{"POST", "/containers/prune", "1.25", nil}, // ContainerPrune
-		{"DELETE", "/containers/{id:.*}", "", nil}, // ContainerDelete
-		{"GET", "/containers/{id:.*}/archive", "", nil}, // ContainerArchive
-		{"HEAD", "/containers/{id:.*}/archive", "", nil}, // ContainerArchiveInfo
-		{"PUT", "/containers/{id:.*}/archive", "", nil}, // PutContainerArchive
-		{"POST", "/containers/{id:.*}/attach", "", nil}, // ContainerAttach
-		{"GET", "/containers/{id:.*}/attach/ws", "", nil}, // ContainerAttachWebsocket
-		{"GET", "/containers/{id:.*}/changes", "", nil}, // ContainerChanges
-		{"GET", "/containers/{id:.*}/export", "", nil}, // ContainerExport
-		{"GET", "/containers/{id:.*}/json", "", nil}, // ContainerInspect
-		{"POST", "/containers/{id:.*}/kill", "", nil}, // ContainerKill
-		{"GET", "/containers/{id:.*}/logs", "", nil}, // ContainerLogs
-		{"POST", "/containers/{id:.*}/pause", "", nil}, // ContainerPause
-		{"POST", "/containers/{id:.*}/rename", "", nil}, // ContainerRename
-		{"POST", "/containers/{id:.*}/resize", "", nil}, // ContainerResize
-		{"POST", "/containers/{id:.*}/restart", "", nil}, // ContainerRestart
-		{"POST", "/containers/{id:.*}/start", "", nil}, // ContainerStart
-		{"GET", "/containers/{id:.*}/stats", "", nil}, // ContainerStats
-		{"POST", "/containers/{id:.*}/stop", "", nil}, // ContainerStop
-		{"GET", "/containers/{id:.*}/top", "", nil}, // ContainerTop
-		{"POST", "/containers/{id:.*}/unpause", "", nil}, // ContainerUnpause
-		{"POST", "/containers/{id:.*}/update", "", nil}, // ContainerUpdate
-		{"POST", "/containers/{id:.*}/wait", "", nil}, // ContainerWait
-		{"GET", "/containers/{name:.*}/checkpoints", "", nil}, // 
-		{"POST", "/containers/{name:.*}/checkpoints", "", nil}, // 
-		{"DELETE", "/containers/{name:.*}/checkpoints/{checkpoint}", "", nil}, // 
+		{"POST", "/containers/create", "", g.Containers.Create},
+		{"GET", "/containers/json", "", g.Containers.List},
+		{"POST", "/containers/prune", "1.25", g.Containers.Prune},
+		{"DELETE", "/containers/{id:.*}", "", g.Containers.Delete},
+		{"GET", "/containers/{id:.*}/archive", "", g.Containers.ArchiveGet},
+		{"HEAD", "/containers/{id:.*}/archive", "", g.Containers.ArchiveHead},
+		{"PUT", "/containers/{id:.*}/archive", "", g.Containers.ArchivePut},
+		{"POST", "/containers/{id:.*}/attach", "", g.Containers.Attach},
+		{"GET", "/containers/{id:.*}/attach/ws", "", g.Containers.AttachWS},
+		{"GET", "/containers/{id:.*}/changes", "", g.Containers.Changes},
+		{"GET", "/containers/{id:.*}/export", "", g.Containers.Export},
+		{"GET", "/containers/{id:.*}/json", "", g.Containers.Inspect},
+		{"POST", "/containers/{id:.*}/kill", "", g.Containers.Kill},
+		{"GET", "/containers/{id:.*}/logs", "", g.Containers.Logs},
+		{"POST", "/containers/{id:.*}/pause", "", g.Containers.Pause},
+		{"POST", "/containers/{id:.*}/rename", "", g.Containers.Rename},
+		{"POST", "/containers/{id:.*}/resize", "", g.Containers.Resize},
+		{"POST", "/containers/{id:.*}/restart", "", g.Containers.Restart},
+		{"POST", "/containers/{id:.*}/start", "", g.Containers.Start},
+		{"GET", "/containers/{id:.*}/stats", "", g.Containers.Stats},
+		{"POST", "/containers/{id:.*}/stop", "", g.Containers.Stop},
+		{"GET", "/containers/{id:.*}/top", "", g.Containers.Top},
+		{"POST", "/containers/{id:.*}/unpause", "", g.Containers.Unpause},
+		{"POST", "/containers/{id:.*}/update", "", g.Containers.Update},
+		{"POST", "/containers/{id:.*}/wait", "", g.Containers.Wait},
+		{"GET", "/containers/{name:.*}/checkpoints", "", nil},
+		{"POST", "/containers/{name:.*}/checkpoints", "", nil},
+		{"DELETE", "/containers/{name:.*}/checkpoints/{checkpoint}", "", nil},
 
 		// distribution
 		{"GET", "/distribution/{name:.*}/json", "1.30", nil}, // DistributionInspect
 
 		// exec
-		{"POST", "/containers/{id:.*}/exec", "", nil}, // ContainerExec
-		{"GET", "/exec/{id:.*}/json", "", nil}, // ExecInspect
-		{"POST", "/exec/{id:.*}/resize", "", nil}, // ExecResize
-		{"POST", "/exec/{id:.*}/start", "", nil}, // ExecStart
+		{"POST", "/containers/{id:.*}/exec", "", g.Containers.ExecCreate},
+		{"GET", "/exec/{id:.*}/json", "", g.Containers.ExecInspect},
+		{"POST", "/exec/{id:.*}/resize", "", g.Containers.ExecResize},
+		{"POST", "/exec/{id:.*}/start", "", g.Containers.ExecStart},
 
 		// images
-		{"POST", "/commit", "", nil}, // ImageCommit
-		{"POST", "/images/create", "", nil}, // ImageCreate
-		{"GET", "/images/get", "", nil}, // ImageGetAll
-		{"GET", "/images/json", "", nil}, // ImageList
-		{"POST", "/images/load", "", nil}, // ImageLoad
-		{"POST", "/images/prune", "1.25", nil}, // ImagePrune
-		{"GET", "/images/search", "", nil}, // ImageSearch
-		{"DELETE", "/images/{name:.*}", "", nil}, // ImageDelete
+		{"POST", "/commit", "", g.Containers.Commit},
+		{"POST", "/images/create", "", nil},                    // ImageCreate
+		{"GET", "/images/get", "", nil},                        // ImageGetAll
+		{"GET", "/images/json", "", nil},                       // ImageList
+		{"POST", "/images/load", "", nil},                      // ImageLoad
+		{"POST", "/images/prune", "1.25", nil},                 // ImagePrune
+		{"GET", "/images/search", "", nil},                     // ImageSearch
+		{"DELETE", "/images/{name:.*}", "", nil},               // ImageDelete
 		{"GET", "/images/{name:.*}/attestations", "1.55", nil}, // ImageAttestations
-		{"GET", "/images/{name:.*}/get", "", nil}, // ImageGet
-		{"GET", "/images/{name:.*}/history", "", nil}, // ImageHistory
-		{"GET", "/images/{name:.*}/json", "", nil}, // ImageInspect
-		{"POST", "/images/{name:.*}/push", "", nil}, // ImagePush
-		{"POST", "/images/{name:.*}/tag", "", nil}, // ImageTag
+		{"GET", "/images/{name:.*}/get", "", nil},              // ImageGet
+		{"GET", "/images/{name:.*}/history", "", nil},          // ImageHistory
+		{"GET", "/images/{name:.*}/json", "", nil},             // ImageInspect
+		{"POST", "/images/{name:.*}/push", "", nil},            // ImagePush
+		{"POST", "/images/{name:.*}/tag", "", nil},             // ImageTag
 
 		// networks
 		{"GET", "/networks", "", nil}, // NetworkList
-		{"GET", "/networks/", "", nil}, // 
-		{"POST", "/networks/create", "", nil}, // NetworkCreate
-		{"POST", "/networks/prune", "1.25", nil}, // NetworkPrune
-		{"DELETE", "/networks/{id}", "", nil}, // NetworkDelete
-		{"GET", "/networks/{id}", "", nil}, // NetworkInspect
-		{"POST", "/networks/{id}/connect", "", nil}, // NetworkConnect
+		{"GET", "/networks/", "", nil},
+		{"POST", "/networks/create", "", nil},          // NetworkCreate
+		{"POST", "/networks/prune", "1.25", nil},       // NetworkPrune
+		{"DELETE", "/networks/{id}", "", nil},          // NetworkDelete
+		{"GET", "/networks/{id}", "", nil},             // NetworkInspect
+		{"POST", "/networks/{id}/connect", "", nil},    // NetworkConnect
 		{"POST", "/networks/{id}/disconnect", "", nil}, // NetworkDisconnect
 
 		// nodes
-		{"GET", "/nodes", "", nil}, // NodeList
-		{"DELETE", "/nodes/{id}", "", nil}, // NodeDelete
-		{"GET", "/nodes/{id}", "", nil}, // NodeInspect
+		{"GET", "/nodes", "", nil},              // NodeList
+		{"DELETE", "/nodes/{id}", "", nil},      // NodeDelete
+		{"GET", "/nodes/{id}", "", nil},         // NodeInspect
 		{"POST", "/nodes/{id}/update", "", nil}, // NodeUpdate
 
 		// plugins
-		{"GET", "/plugins", "", nil}, // PluginList
-		{"POST", "/plugins/create", "", nil}, // PluginCreate
-		{"GET", "/plugins/privileges", "", nil}, // GetPluginPrivileges
-		{"POST", "/plugins/pull", "", nil}, // PluginPull
-		{"DELETE", "/plugins/{name:.*}", "", nil}, // PluginDelete
-		{"POST", "/plugins/{name:.*}/disable", "", nil}, // PluginDisable
-		{"POST", "/plugins/{name:.*}/enable", "", nil}, // PluginEnable
-		{"GET", "/plugins/{name:.*}/json", "", nil}, // PluginInspect
-		{"POST", "/plugins/{name:.*}/push", "", nil}, // PluginPush
-		{"POST", "/plugins/{name:.*}/set", "", nil}, // PluginSet
+		{"GET", "/plugins", "", nil},                        // PluginList
+		{"POST", "/plugins/create", "", nil},                // PluginCreate
+		{"GET", "/plugins/privileges", "", nil},             // GetPluginPrivileges
+		{"POST", "/plugins/pull", "", nil},                  // PluginPull
+		{"DELETE", "/plugins/{name:.*}", "", nil},           // PluginDelete
+		{"POST", "/plugins/{name:.*}/disable", "", nil},     // PluginDisable
+		{"POST", "/plugins/{name:.*}/enable", "", nil},      // PluginEnable
+		{"GET", "/plugins/{name:.*}/json", "", nil},         // PluginInspect
+		{"POST", "/plugins/{name:.*}/push", "", nil},        // PluginPush
+		{"POST", "/plugins/{name:.*}/set", "", nil},         // PluginSet
 		{"POST", "/plugins/{name:.*}/upgrade", "1.26", nil}, // PluginUpgrade
 
 		// secrets
-		{"GET", "/secrets", "1.25", nil}, // SecretList
-		{"POST", "/secrets/create", "1.25", nil}, // SecretCreate
-		{"DELETE", "/secrets/{id}", "1.25", nil}, // SecretDelete
-		{"GET", "/secrets/{id}", "1.25", nil}, // SecretInspect
+		{"GET", "/secrets", "1.25", nil},              // SecretList
+		{"POST", "/secrets/create", "1.25", nil},      // SecretCreate
+		{"DELETE", "/secrets/{id}", "1.25", nil},      // SecretDelete
+		{"GET", "/secrets/{id}", "1.25", nil},         // SecretInspect
 		{"POST", "/secrets/{id}/update", "1.25", nil}, // SecretUpdate
 
 		// services
-		{"GET", "/services", "", nil}, // ServiceList
-		{"POST", "/services/create", "", nil}, // ServiceCreate
-		{"DELETE", "/services/{id}", "", nil}, // ServiceDelete
-		{"GET", "/services/{id}", "", nil}, // ServiceInspect
-		{"GET", "/services/{id}/logs", "", nil}, // ServiceLogs
+		{"GET", "/services", "", nil},              // ServiceList
+		{"POST", "/services/create", "", nil},      // ServiceCreate
+		{"DELETE", "/services/{id}", "", nil},      // ServiceDelete
+		{"GET", "/services/{id}", "", nil},         // ServiceInspect
+		{"GET", "/services/{id}/logs", "", nil},    // ServiceLogs
 		{"POST", "/services/{id}/update", "", nil}, // ServiceUpdate
 
 		// session
-		{"POST", "/grpc", "", nil}, // 
-		{"POST", "/session", "", nil}, // Session
+		{"POST", "/grpc", "", g.Build.GRPC},
+		{"POST", "/session", "", g.Build.Session},
 
 		// swarm
-		{"GET", "/swarm", "", nil}, // SwarmInspect
-		{"POST", "/swarm/init", "", nil}, // SwarmInit
-		{"POST", "/swarm/join", "", nil}, // SwarmJoin
-		{"POST", "/swarm/leave", "", nil}, // SwarmLeave
-		{"POST", "/swarm/unlock", "", nil}, // SwarmUnlock
+		{"GET", "/swarm", "", nil},           // SwarmInspect
+		{"POST", "/swarm/init", "", nil},     // SwarmInit
+		{"POST", "/swarm/join", "", nil},     // SwarmJoin
+		{"POST", "/swarm/leave", "", nil},    // SwarmLeave
+		{"POST", "/swarm/unlock", "", nil},   // SwarmUnlock
 		{"GET", "/swarm/unlockkey", "", nil}, // SwarmUnlockkey
-		{"POST", "/swarm/update", "", nil}, // SwarmUpdate
+		{"POST", "/swarm/update", "", nil},   // SwarmUpdate
 
 		// system
-		{"GET", "/_ping", "", nil}, // SystemPing
-		{"HEAD", "/_ping", "", nil}, // SystemPingHead
-		{"POST", "/auth", "", nil}, // SystemAuth
-		{"GET", "/debug/pprof/", "", nil}, // 
-		{"GET", "/debug/pprof/cmdline", "", nil}, // 
-		{"GET", "/debug/pprof/profile", "", nil}, // 
-		{"GET", "/debug/pprof/symbol", "", nil}, // 
-		{"GET", "/debug/pprof/trace", "", nil}, // 
-		{"GET", "/debug/pprof/{name}", "", nil}, // 
-		{"GET", "/debug/vars", "", nil}, // 
-		{"GET", "/events", "", nil}, // SystemEvents
-		{"GET", "/info", "", nil}, // SystemInfo
-		{"GET", "/system/df", "", nil}, // SystemDataUsage
-		{"GET", "/version", "", nil}, // SystemVersion
-		{"OPTIONS", "/{anyroute:.*}", "", nil}, // 
+		{"GET", "/_ping", "", g.System.Ping},
+		{"HEAD", "/_ping", "", g.System.Ping},
+		{"POST", "/auth", "", g.System.Auth},
+		{"GET", "/debug/pprof/", "", g.System.Profile},
+		{"GET", "/debug/pprof/{name}", "", g.System.Profile},
+		{"GET", "/debug/vars", "", g.System.Vars},
+		{"GET", "/events", "", g.System.Events},
+		{"GET", "/info", "", g.System.Info},
+		{"GET", "/system/df", "", g.System.DataUsage},
+		{"GET", "/version", "", g.System.Version},
+		{"OPTIONS", "/{anyroute:.*}", "", g.System.Options},
 
 		// tasks
-		{"GET", "/tasks", "", nil}, // TaskList
-		{"GET", "/tasks/{id}", "", nil}, // TaskInspect
+		{"GET", "/tasks", "", nil},           // TaskList
+		{"GET", "/tasks/{id}", "", nil},      // TaskInspect
 		{"GET", "/tasks/{id}/logs", "", nil}, // TaskLogs
 
 		// volumes
-		{"GET", "/volumes", "", nil}, // VolumeList
-		{"POST", "/volumes/create", "", nil}, // VolumeCreate
-		{"POST", "/volumes/prune", "1.25", nil}, // VolumePrune
-		{"DELETE", "/volumes/{name:.*}", "", nil}, // VolumeDelete
-		{"GET", "/volumes/{name:.*}", "", nil}, // VolumeInspect
-		{"PUT", "/volumes/{name:.*}", "1.42", nil}, // VolumeUpdate
+		{"GET", "/volumes", "", g.Volumes.List},
+		{"POST", "/volumes/create", "", g.Volumes.Create},
+		{"POST", "/volumes/prune", "1.25", g.Volumes.Prune},
+		{"DELETE", "/volumes/{name:.*}", "", g.Volumes.Delete},
+		{"GET", "/volumes/{name:.*}", "", g.Volumes.Inspect},
+		{"PUT", "/volumes/{name:.*}", "1.42", g.Volumes.Update},
 	}
 }

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+
+	"github.com/wherry-engine/wherry/api"
+	"github.com/wherry-engine/wherry/api/system"
+	"github.com/wherry-engine/wherry/api/volumes"
+	"github.com/wherry-engine/wherry/daemon/config"
+	"github.com/wherry-engine/wherry/daemon/sysinfo"
+	"github.com/wherry-engine/wherry/events/bus"
+	"github.com/wherry-engine/wherry/image/store"
+	"github.com/wherry-engine/wherry/internal/state"
+	"github.com/wherry-engine/wherry/internal/version"
+	"github.com/wherry-engine/wherry/registry/client"
+	"github.com/wherry-engine/wherry/snapshot/overlay"
+	"github.com/wherry-engine/wherry/volume/local"
+
+	apivolume "github.com/moby/moby/api/types/volume"
+)
+
+// engine is everything that wire made, and what reloading and closing need of it.
+type engine struct {
+	id    string
+	args  []string
+	cfg   atomic.Pointer[config.Config]
+	level *slog.LevelVar
+	log   *slog.Logger
+
+	server   *api.Server
+	state    *state.Store
+	bus      *bus.Bus
+	registry *client.Client
+	images   *store.Store
+	layers   *overlay.Driver
+	volumes  *local.Store
+	info     *sysinfo.Source
+
+	// closers undo what was opened, last first.
+	closers []func(context.Context) error
+}
+
+// wire constructs every implementation and connects them. It is the only place
+// that knows them all.
+func wire(ctx context.Context, args []string, cfg *config.Config, level *slog.LevelVar, log *slog.Logger) (_ *engine, err error) {
+	e := &engine{args: args, level: level, log: log, bus: bus.New()}
+	e.cfg.Store(cfg)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close(context.WithoutCancel(ctx)))
+		}
+	}()
+	for _, step := range []func(context.Context) error{e.wireState, e.wireImages, e.wireVolumes} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	e.wireInfo()
+	e.wireAPI()
+	return e, nil
+}
+
+func (e *engine) onClose(f func(context.Context) error) { e.closers = append(e.closers, f) }
+
+// close undoes wire, last first. Containers go on.
+func (e *engine) close(ctx context.Context) error {
+	var errs []error
+	for _, f := range slices.Backward(e.closers) {
+		errs = append(errs, f(ctx))
+	}
+	e.closers = nil
+	return errors.Join(errs...)
+}
+
+func (e *engine) wireState(context.Context) error {
+	s, err := state.Open(state.Options{Dir: e.cfg.Load().DataRoot, Logger: e.log})
+	if err != nil {
+		return err
+	}
+	e.state = s
+	e.onClose(func(context.Context) error { return s.Close() })
+	e.id, err = engineID(s)
+	return err
+}
+
+func (e *engine) wireImages(context.Context) error {
+	cfg := e.cfg.Load()
+	var err error
+	if e.registry, err = client.New(e.registryOptions(cfg)); err != nil {
+		return fmt.Errorf("registry client: %w", err)
+	}
+	e.images, err = store.Open(store.Options{
+		Root: cfg.DataRoot, SnapshotterName: cfg.StorageDriver, Registry: e.registry, Logger: e.log,
+		MaxConcurrentDownloads: cfg.Registry.ConcurrentDownloads,
+		MaxConcurrentUploads:   cfg.Registry.ConcurrentUploads,
+		MaxDownloadAttempts:    cfg.Registry.DownloadAttempts,
+		Builtin:                map[string]func() (io.ReadCloser, error){},
+	})
+	if err != nil {
+		return fmt.Errorf("open image store: %w", err)
+	}
+	e.onClose(func(context.Context) error { return e.images.Close() })
+	e.layers, err = overlay.New(overlay.Options{
+		Root: filepath.Join(cfg.DataRoot, "layers"), Chains: e.images, Logger: e.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open layers: %w", err)
+	}
+	return nil
+}
+
+func (e *engine) registryOptions(cfg *config.Config) client.Options {
+	return client.Options{
+		Mirrors: cfg.Registry.Mirrors, Insecure: cfg.Registry.Insecure,
+		UserAgent: "wherry/" + version.Version, Logger: e.log,
+	}
+}
+
+func (e *engine) wireVolumes(context.Context) error {
+	var err error
+	e.volumes, err = local.Open(local.Options{
+		Dir: filepath.Join(e.cfg.Load().DataRoot, "volumes"), State: e.state, Events: e.bus, Logger: e.log,
+	})
+	return err
+}
+
+func (e *engine) wireInfo() {
+	e.info = sysinfo.New(sysinfo.Options{
+		ID: e.id, Version: version.Version, Commit: version.Commit, BuildTime: version.BuildTime,
+		APIVersion: api.CurrentVersion, MinAPIVersion: e.minAPIVersion(),
+		Config: e.cfg.Load, RuntimePath: runtimeProgram(),
+		Storage:   func() (string, [][2]string) { return e.layers.Name(), e.layers.Status() },
+		Listeners: e.bus.Listeners,
+		Images: func(ctx context.Context) (int, error) {
+			all, err := e.images.List(ctx)
+			return len(all), err
+		},
+		Networks: []string{"bridge", "host", "null"},
+	})
+}
+
+func (e *engine) minAPIVersion() string {
+	if v := e.cfg.Load().MinAPIVersion; v != "" {
+		return v
+	}
+	return api.MinVersion
+}
+
+func (e *engine) debugging() bool { return e.cfg.Load().Debug }
+
+func (e *engine) wireAPI() {
+	groups := api.Groups{
+		System: system.New(system.Options{
+			Informer: e.info, Events: e.bus, Auth: e.registry, Debug: e.debugging, Logger: e.log,
+			Usage: system.Usage{
+				Volumes: func(ctx context.Context) ([]apivolume.Volume, error) { return volumes.WithUsage(ctx, e.volumes) },
+			},
+		}),
+		Volumes: volumes.New(e.volumes, e.bus),
+	}
+	e.server = api.New(api.Options{
+		Routes: api.Routes(groups), Logger: e.log, ServerVersion: version.Version,
+		Experimental: e.cfg.Load().Experimental, MinVersion: e.minAPIVersion(),
+	})
+}
