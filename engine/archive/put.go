@@ -23,11 +23,10 @@ type PutOptions struct {
 	// NoOverwriteDirNonDir refuses to replace a directory by something else, or
 	// something else by a directory.
 	NoOverwriteDirNonDir bool
-	// Owner, if set, gets every entry (uid, gid); otherwise the archive's
-	// numbers are kept.
-	Owner *[2]int
-	// RootReadOnly is set when the container's root is mounted read-only.
-	RootReadOnly bool
+	// CopyUIDGID gives every entry to Owner (uid, gid) if there is one: the
+	// container's user. Otherwise the archive's numbers are kept, as Docker does.
+	CopyUIDGID bool
+	Owner      *[2]int
 }
 
 // budgets of one archive: entries beyond them are refused.
@@ -40,25 +39,9 @@ const (
 // path, NotFound, PermissionDenied for a read-only place. What was unpacked
 // before an error stays, as with tar.
 func (v *View) Put(ctx context.Context, opts PutOptions, r io.Reader) error {
-	pl, err := v.locate(path.Join("/", opts.Path), true)
+	pl, err := v.target(opts.Path, false)
 	if err != nil {
-		return pathError(opts.Path, err)
-	}
-	fd, err := pl.open()
-	if err != nil {
-		return pathError(opts.Path, err)
-	}
-	var st unix.Stat_t
-	err = unix.Fstat(fd, &st)
-	unix.Close(fd)
-	if err != nil {
-		return pathError(opts.Path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return fmt.Errorf("extraction point is not a directory: %w", errdefs.ErrInvalidArgument)
-	}
-	if pl.readOnly || pl.mounted == "" && opts.RootReadOnly {
-		return fmt.Errorf("container rootfs or volume at %s is marked read-only: %w", opts.Path, errdefs.ErrPermissionDenied)
+		return err
 	}
 	u := &unpacker{view: v, opts: opts, base: path.Join("/", pl.mounted, pl.path)}
 	tr := tar.NewReader(r)
@@ -78,6 +61,38 @@ func (v *View) Put(ctx context.Context, opts PutOptions, r io.Reader) error {
 		}
 	}
 	return u.finish()
+}
+
+// CheckWritable reports why an archive cannot be unpacked at p: NotFound,
+// InvalidArgument (no directory), PermissionDenied (a read-only mount, or the
+// root if rootReadOnly).
+func (v *View) CheckWritable(p string, rootReadOnly bool) error {
+	_, err := v.target(p, rootReadOnly)
+	return err
+}
+
+// target finds the directory to unpack into.
+func (v *View) target(p string, rootReadOnly bool) (place, error) {
+	pl, err := v.locate(path.Join("/", p), true)
+	if err != nil {
+		return pl, pathError(p, err)
+	}
+	fd, err := pl.open()
+	if err != nil {
+		return pl, pathError(p, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return pl, pathError(p, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return pl, fmt.Errorf("extraction point is not a directory: %w", errdefs.ErrInvalidArgument)
+	}
+	if pl.readOnly || pl.mounted == "" && rootReadOnly {
+		return pl, fmt.Errorf("container rootfs or volume at %s is marked read-only: %w", p, errdefs.ErrPermissionDenied)
+	}
+	return pl, nil
 }
 
 // unpacker writes entries below base.
@@ -268,7 +283,7 @@ func (u *unpacker) attributes(dir int, base string, mode uint32, h *tar.Header) 
 }
 
 func (u *unpacker) owner(h *tar.Header) (int, int) {
-	if u.opts.Owner != nil {
+	if u.opts.CopyUIDGID && u.opts.Owner != nil {
 		return u.opts.Owner[0], u.opts.Owner[1]
 	}
 	return h.Uid, h.Gid
