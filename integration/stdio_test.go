@@ -118,15 +118,18 @@ func TestSignalProxy(t *testing.T) {
 	})
 }
 
-func TestAttachGetsOutputOnly(t *testing.T) {
+func TestStartAttached(t *testing.T) {
 	t.Parallel()
 	d := shared(t)
 	image := d.Image(t, "busybox")
-	cli := d.Docker(t)
-	id := detached(t, cli, "-i", image, "sh", "-c", "read line; echo got $line; sleep 0.5; exit 5")
-	r := cli.TryInput(t, strings.NewReader("words\n"), "attach", id)
-	equal(t, "output", r.Stdout, "got words\n")
-	if r.Code != 5 {
-		t.Errorf("exit code %d, want 5", r.Code)
-	}
+	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		n := name(t)
+		cli.OK(t, "create", "-i", "--name", n, image, "sh", "-c", "read line; echo got $line; exit 5")
+		defer cli.OK(t, "rm", "-f", n)
+		r := cli.TryInput(t, strings.NewReader("words\n"), "start", "-ai", n)
+		equal(t, "output", r.Stdout, "got words\n")
+		if r.Code != 5 {
+			t.Errorf("exit code %d, want 5", r.Code)
+		}
+	})
 }

@@ -63,7 +63,7 @@ func Start(t testing.TB, opts Options) *Daemon {
 	}
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
-			t.Errorf("daemon: %v\n%s", err, d.LogTail())
+			t.Errorf("daemon: %v", err)
 		}
 	})
 	Bin(t, "wherryd")
