@@ -21,7 +21,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
@@ -96,6 +95,8 @@ var (
 	_ image.Resolver = (*Store)(nil)
 	_ image.Transfer = (*Store)(nil)
 	_ image.Tagger   = (*Store)(nil)
+
+	_ image.Inspector = (*Store)(nil)
 )
 
 // Open opens or makes a store. What a killed daemon left half-done is removed
@@ -244,5 +245,3 @@ func (w *watchedImages) Update(ctx context.Context, img images.Image, fields ...
 	}
 	return out, err
 }
-
-var errNoImage = errdefs.ErrNotFound

@@ -12,39 +12,6 @@ import (
 	"github.com/wherry-engine/wherry/image"
 )
 
-// Details is what only some callers want to know of an image.
-type Details struct {
-	Image image.Image
-	// ParentID is the image it was committed from, if known.
-	ParentID digest.Digest
-	// SharedSize is the part of Image.Size that other images have too, in bytes.
-	SharedSize int64
-	// Dirs are the unpacked layers, topmost first (overlayfs only).
-	Dirs []string
-	// Manifests are all manifests of an index, here or not.
-	Manifests []Manifest
-}
-
-// Manifest is one manifest of an image with what is known of it.
-type Manifest struct {
-	Desc        ocispec.Descriptor
-	Attestation bool
-	// Available: the manifest, its configuration and all layers are here.
-	Available bool
-	Platform  ocispec.Platform
-	Config    digest.Digest
-	// Content is the bytes of blobs that are here; Unpacked those of the unpacked layers.
-	Content, Unpacked int64
-}
-
-// Usage is the disk that images take.
-type Usage struct {
-	// Total is all blobs and unpacked layers, each counted once, in bytes.
-	Total int64
-	// Shared maps image IDs to the part of their size that other images have too.
-	Shared map[digest.Digest]int64
-}
-
 // diskTotal adds up blobs and committed layers.
 func (s *Store) diskTotal(ctx context.Context) (int64, error) {
 	var total int64
@@ -74,9 +41,9 @@ func (s *Store) diskTotal(ctx context.Context) (int64, error) {
 }
 
 // DiskUsage returns what the images take together and what each shares.
-func (s *Store) DiskUsage(ctx context.Context) (Usage, error) {
+func (s *Store) DiskUsage(ctx context.Context) (image.Usage, error) {
 	ctx = s.context(ctx)
-	u := Usage{}
+	u := image.Usage{}
 	var err error
 	if u.Total, err = s.diskTotal(ctx); err != nil {
 		return u, err
@@ -123,19 +90,10 @@ func (s *Store) Shared(ctx context.Context) (map[digest.Digest]int64, error) {
 	return s.shared(s.context(ctx))
 }
 
-// Describe returns an image with details. NotFound.
-func (s *Store) Describe(ctx context.Context, ref string, platform *ocispec.Platform) (Details, error) {
-	img, err := s.Resolve(ctx, ref, platform)
-	if err != nil {
-		return Details{}, err
-	}
-	return s.Details(ctx, img)
-}
-
 // Details adds what only some callers want to know.
-func (s *Store) Details(ctx context.Context, img image.Image) (Details, error) {
+func (s *Store) Details(ctx context.Context, img image.Image) (image.Details, error) {
 	ctx = s.context(ctx)
-	d := Details{Image: img}
+	d := image.Details{Driver: s.driver.name}
 	records, err := s.namesOf(ctx, img.ID)
 	if err != nil {
 		return d, err
@@ -160,10 +118,13 @@ func (s *Store) Details(ctx context.Context, img image.Image) (Details, error) {
 	return d, nil
 }
 
-func (s *Store) describeManifest(ctx context.Context, desc ocispec.Descriptor) Manifest {
-	m := Manifest{Desc: desc, Attestation: isAttestation(desc)}
+func (s *Store) describeManifest(ctx context.Context, desc ocispec.Descriptor) image.Manifest {
+	m := image.Manifest{Desc: desc, Attestation: isAttestation(desc)}
 	if desc.Platform != nil {
 		m.Platform = *desc.Platform
+	}
+	if m.Attestation {
+		m.For = digest.Digest(desc.Annotations["vnd.docker.reference.digest"])
 	}
 	p, err := s.parse(ctx, desc)
 	if err != nil {
@@ -190,23 +151,17 @@ func (s *Store) blobSize(ctx context.Context, d ocispec.Descriptor) (int64, bool
 	return i.Size, err == nil
 }
 
-// History lists the steps of an image with the size of each layer, newest first.
-type History struct {
-	ocispec.History
-	Size int64
-}
-
-// HistoryOf returns the steps that made an image, newest first.
-func (s *Store) HistoryOf(ctx context.Context, img image.Image) ([]History, error) {
+// History returns the steps that made an image, newest first.
+func (s *Store) History(ctx context.Context, img image.Image) ([]image.Step, error) {
 	ctx = s.context(ctx)
 	p, err := s.parse(ctx, img.Manifest)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]History, 0, len(p.config.History))
+	list := make([]image.Step, 0, len(p.config.History))
 	layer := 0
 	for _, h := range p.config.History {
-		e := History{History: h}
+		e := image.Step{History: h}
 		if !h.EmptyLayer && layer < len(p.chains) {
 			if u, err := s.snap.Usage(ctx, p.chains[layer].String()); err == nil {
 				e.Size = u.Size
@@ -217,6 +172,21 @@ func (s *Store) HistoryOf(ctx context.Context, img image.Image) ([]History, erro
 	}
 	for i, j := 0, len(list)-1; i < j; i, j = i+1, j-1 {
 		list[i], list[j] = list[j], list[i]
+	}
+	return list, nil
+}
+
+// Platforms lists the images of all platforms that are here.
+func (s *Store) Platforms(ctx context.Context, img image.Image) ([]image.Image, error) {
+	ctx = s.context(ctx)
+	records, err := s.namesOf(ctx, img.ID)
+	if err != nil {
+		return nil, err
+	}
+	g := &group{target: img.Target, records: records}
+	var list []image.Image
+	for _, p := range s.present(ctx, img.Target) {
+		list = append(list, s.toImage(ctx, g, p))
 	}
 	return list, nil
 }
