@@ -233,3 +233,18 @@ func closeAll(fds []int) {
 		_ = unix.Close(fd)
 	}
 }
+
+// KeeperPid returns the keeper's process id, 0 if unknown.
+func (c *Client) KeeperPid() int {
+	raw, err := c.c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
+}

@@ -1,0 +1,257 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/keeper/exits"
+	"github.com/wherry-engine/wherry/ocirun"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// maxExecs is how many finished execs of a task are remembered.
+const maxExecs = 64
+
+// execEntry is one exec; its task's mu guards it.
+type execEntry struct {
+	t     *taskEntry
+	id    string
+	pid   int
+	start uint64
+	code  int
+	done  bool
+	pidfd int
+	tok   token
+	io    *ioset
+}
+
+func (e *execEntry) status() task.ExecStatus {
+	st := task.ExecStatus{ID: e.t.id, ExecID: e.id, Running: !e.done, Pid: e.pid, ExitCode: e.code}
+	if e.done {
+		st.Pid = 0
+	}
+	return st
+}
+
+func (e *execEntry) signalLocked(sig int) error {
+	if e.done || e.pidfd < 0 {
+		return fmt.Errorf("exec %s is not running: %w", e.id, errdefs.ErrFailedPrecondition)
+	}
+	return unix.PidfdSendSignal(e.pidfd, unix.Signal(sig), nil, 0)
+}
+
+// execSet is the keeper's set of an exec's descriptors, with what a later
+// supervisor must know of it.
+type execSet struct {
+	Task  string     `json:"task"`
+	Exec  string     `json:"exec"`
+	Pid   int        `json:"pid"`
+	Start uint64     `json:"start"`
+	Stdio task.Stdio `json:"stdio"`
+	Names []string   `json:"names"`
+}
+
+func execSetName(id, execID string) string { return "exec/" + id + "/" + execID }
+
+func (s *Supervisor) execStatus(id, execID string) (task.ExecStatus, error) {
+	t, err := s.get(id)
+	if err != nil {
+		return task.ExecStatus{}, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.execs[execID]
+	if e == nil {
+		return task.ExecStatus{}, fmt.Errorf("no exec %s: %w", execID, errdefs.ErrNotFound)
+	}
+	return e.status(), nil
+}
+
+// exec handles an Exec request; it takes over the connection.
+func (s *Supervisor) exec(ctx context.Context, req task.ExecRequest, fd int) (_ task.ExecStatus, err error) {
+	var c *client
+	if fd >= 0 {
+		head := req.Attach.Preface
+		req.Attach.Preface = nil // not before the process runs: errors are answered otherwise
+		if c, err = newClient(fd, req.Attach, true); err != nil {
+			return task.ExecStatus{}, err
+		}
+		defer func() {
+			if err != nil {
+				c.abandon()
+			}
+		}()
+		req.Attach.Preface = head
+	}
+	t, err := s.get(req.ID)
+	if err != nil {
+		return task.ExecStatus{}, err
+	}
+	if req.Process == nil {
+		return task.ExecStatus{}, fmt.Errorf("exec without a process: %w", errdefs.ErrInvalidArgument)
+	}
+	if err := validID(req.ExecID); err != nil {
+		return task.ExecStatus{}, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	e, p, err := t.startExec(ctx, &req, c != nil)
+	if err != nil {
+		return task.ExecStatus{}, startError(err)
+	}
+	if c != nil {
+		if len(req.Attach.Preface) > 0 {
+			c.write(req.Attach.Preface, nil)
+		}
+		c.join(e.io)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.tok, err = s.poll.add(e.pidfd, unix.EPOLLIN, func(uint32) { e.ended() }); err == nil {
+		err = e.io.watch()
+	}
+	if err != nil {
+		_ = e.signalLocked(int(unix.SIGKILL))
+		return task.ExecStatus{}, err
+	}
+	st := e.status()
+	st.Pid = p
+	return st, nil
+}
+
+// startExec runs the process and enters it in the task's table.
+func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attached bool) (*execEntry, int, error) {
+	start, err := t.s.journal.loadRequest(t.id, t.s.seccomp.decode)
+	if err != nil {
+		return nil, 0, notRunning(t.id)
+	}
+	er := &ocirun.ExecRequest{
+		Spec: start.Spec, Process: req.Process, ResolveUser: true, User: req.User, SystemdCgroup: start.SystemdDriver,
+	}
+	e := &execEntry{t: t, id: req.ExecID, pidfd: -1}
+	closeInit, err := t.enterExec(e, er)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer closeInit()
+	pp := &pipes{stdin: -1, stdout: -1, stderr: -1}
+	if req.Stdio.Terminal {
+		req.Process.Terminal = true
+	} else if attached {
+		if pp, err = makePipes(req.Stdio.OpenStdin); err != nil {
+			t.leaveExec(e)
+			return nil, 0, err
+		}
+	}
+	er.Stdin, er.Stdout, er.Stderr = pp.proc[0], pp.proc[1], pp.proc[2]
+	p, err := t.s.rt.Exec(ctx, er)
+	pp.closeProc()
+	if err != nil {
+		pp.closeOurs()
+		t.leaveExec(e)
+		return nil, 0, err
+	}
+	if p.Console != nil {
+		if pp.stdout, err = takeFD(p.Console); err == nil {
+			err = unix.SetNonblock(pp.stdout, true)
+		}
+	}
+	pidfd, perr := takeFD(p.PidFD)
+	if err = errors.Join(err, perr); err != nil {
+		_ = unix.Kill(p.Pid, unix.SIGKILL)
+		pp.closeOurs()
+		t.leaveExec(e)
+		return nil, 0, err
+	}
+	std := req.Stdio
+	std.StdinOnce = true // the end of the client's input is the end of the process's
+	began, _ := exits.StartTime(p.Pid)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.pid, e.pidfd, e.start = p.Pid, pidfd, began
+	e.io = newIOSet(t.s.poll, std, pp, nil)
+	e.io.onStdinClosed = func() { t.mu.Lock(); defer t.mu.Unlock(); e.leaveLocked() }
+	e.io.onDetach = t.detachedClient
+	e.leaveLocked()
+	if std.Width > 0 && std.Height > 0 {
+		_ = e.io.resize(std.Width, std.Height)
+	}
+	return e, p.Pid, nil
+}
+
+// enterExec claims the exec's ID and gives the request the task's init.
+func (t *taskEntry) enterExec(e *execEntry, er *ocirun.ExecRequest) (closeInit func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.st.State == task.Paused:
+		return nil, fmt.Errorf("container %s is paused, unpause the container before exec: %w", t.id, errdefs.ErrFailedPrecondition)
+	case t.st.State != task.Running:
+		return nil, notRunning(t.id)
+	case t.execs[e.id] != nil:
+		return nil, fmt.Errorf("exec %s exists: %w", e.id, errdefs.ErrAlreadyExists)
+	}
+	fd, err := unix.FcntlInt(uintptr(t.pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	er.Pid, er.PidFD, er.Cgroup = t.st.Pid, os.NewFile(uintptr(fd), "pidfd"), t.st.Cgroup
+	if t.execs == nil {
+		t.execs = map[string]*execEntry{}
+	}
+	t.execs[e.id] = e
+	return func() { _ = er.PidFD.Close() }, nil
+}
+
+func (t *taskEntry) leaveExec(e *execEntry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.execs, e.id)
+}
+
+// leaveLocked gives the keeper duplicates of the exec's descriptors.
+func (e *execEntry) leaveLocked() {
+	if e.done {
+		return
+	}
+	fds, names := e.io.files()
+	meta := execSet{Task: e.t.id, Exec: e.id, Pid: e.pid, Start: e.start, Names: append(names, "pidfd"),
+		Stdio: task.Stdio{Terminal: e.io.terminal, StdinOnce: e.io.stdinOnce}}
+	e.t.s.keep.put(execSetName(e.t.id, e.id), meta, append(fds, e.pidfd)...)
+}
+
+// ended is called when the exec's process has exited.
+func (e *execEntry) ended() {
+	t := e.t
+	t.mu.Lock()
+	pid, start, pidfd := e.pid, e.start, e.pidfd
+	t.mu.Unlock()
+	code, _ := t.s.exitCode(pid, start, pidfd)
+	e.io.waitDrained(drainPatience)
+	t.mu.Lock()
+	t.s.poll.remove(e.pidfd, e.tok)
+	if e.pidfd >= 0 {
+		_ = unix.Close(e.pidfd)
+	}
+	e.pidfd, e.done, e.code = -1, true, code
+	t.s.keep.drop(execSetName(t.id, e.id))
+	st := e.status()
+	t.rememberLocked(e)
+	ev := task.Event{Time: time.Now(), Kind: task.EventExecDied, Status: t.statusLocked(), Exec: &st}
+	t.mu.Unlock()
+	t.s.emit(ev)
+	e.io.close()
+}
+
+// rememberLocked keeps the last finished execs and forgets those before.
+func (t *taskEntry) rememberLocked(e *execEntry) {
+	t.order = append(t.order, e.id)
+	if len(t.order) > maxExecs {
+		delete(t.execs, t.order[0])
+		t.order = append([]string(nil), t.order[1:]...)
+	}
+}

@@ -1,0 +1,359 @@
+package supervisor
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/logs"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// ioset is the supervisor's side of one process's streams: it copies output to
+// the log and to attached clients, and hands clients the way to its input.
+type ioset struct {
+	poll     *poller
+	terminal bool
+	// closeStdin tells that the end of the first client's input is the end of
+	// the process's.
+	stdinOnce bool
+	sink      *sink // nil for execs
+	// onDetach is told when a client used its detach keys, onStdinClosed when
+	// the process's input was closed.
+	onDetach, onStdinClosed func()
+
+	mu      sync.Mutex
+	streams []*stream
+	live    int           // streams that have not ended
+	drained chan struct{} // closed when live falls to 0
+	stdin   int           // our end, -1 if closed; of a terminal: the console
+	input   *os.File      // duplicate of stdin for writing, made when needed
+	clients []*client
+	ended   bool
+}
+
+// stream is one readable descriptor of a process.
+type stream struct {
+	set  *ioset
+	kind logs.Stream
+	fd   int
+	tok  token
+
+	busy, closed bool // guarded by ioset.mu
+}
+
+// pipes are the descriptors of a process's streams: ours, and the process's.
+type pipes struct {
+	stdin, stdout, stderr int // ours, -1 if there is none
+	proc                  [3]*os.File
+}
+
+// makePipes makes the streams of a process without a terminal.
+func makePipes(openStdin bool) (*pipes, error) {
+	p := &pipes{-1, -1, -1, [3]*os.File{}}
+	ours := []*int{&p.stdin, &p.stdout, &p.stderr}
+	for i := range ours {
+		if i == 0 && !openStdin {
+			continue
+		}
+		var fds [2]int
+		if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+			p.closeProc()
+			p.closeOurs()
+			return nil, err
+		}
+		mine, theirs := fds[0], fds[1]
+		if i == 0 {
+			mine, theirs = fds[1], fds[0]
+		}
+		_ = unix.SetNonblock(mine, true)
+		*ours[i] = mine
+		p.proc[i] = os.NewFile(uintptr(theirs), "stdio")
+	}
+	return p, nil
+}
+
+func (p *pipes) closeProc() {
+	for i, f := range p.proc {
+		if f != nil {
+			_ = f.Close()
+			p.proc[i] = nil
+		}
+	}
+}
+
+func (p *pipes) closeOurs() {
+	for _, fd := range []*int{&p.stdin, &p.stdout, &p.stderr} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
+		}
+	}
+}
+
+// newIOSet takes over our ends; of a terminal only stdout is given, the console.
+func newIOSet(poll *poller, std task.Stdio, p *pipes, sink *sink) *ioset {
+	s := &ioset{poll: poll, terminal: std.Terminal, stdinOnce: std.StdinOnce, sink: sink, stdin: p.stdin, drained: make(chan struct{})}
+	if std.Terminal {
+		s.stdin = p.stdout
+	}
+	for i, fd := range []int{p.stdout, p.stderr} {
+		if fd >= 0 {
+			s.streams = append(s.streams, &stream{set: s, kind: logs.Stream(i + 1), fd: fd})
+			s.live++
+		}
+	}
+	if s.live == 0 {
+		close(s.drained)
+	}
+	return s
+}
+
+// watch begins to copy output.
+func (s *ioset) watch() error {
+	for _, st := range s.streams {
+		var err error
+		if st.tok, err = s.poll.add(st.fd, unix.EPOLLIN, st.ready); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// files returns our ends for the keeper.
+func (s *ioset) files() (fds []int, names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		if !st.closed {
+			fds, names = append(fds, st.fd), append(names, [...]string{"", "stdout", "stderr"}[st.kind])
+		}
+	}
+	if s.stdin >= 0 && !s.terminal {
+		fds, names = append(fds, s.stdin), append(names, "stdin")
+	}
+	return fds, names
+}
+
+// ready copies what a stream has and goes to sleep again.
+func (st *stream) ready(uint32) {
+	s := st.set
+	s.mu.Lock()
+	if st.closed || st.busy {
+		s.mu.Unlock()
+		return
+	}
+	st.busy = true
+	s.mu.Unlock()
+	ended := st.pump()
+	s.mu.Lock()
+	st.busy = false
+	if ended {
+		s.end(st)
+	} else if st.closed { // while we were reading
+		s.poll.remove(st.fd, st.tok)
+		_ = unix.Close(st.fd)
+		st.fd = -1
+	} else if err := s.poll.rearm(st.fd, st.tok, unix.EPOLLIN); err != nil {
+		s.end(st)
+	}
+	s.mu.Unlock()
+}
+
+// pump reads until there is nothing more for now, and tells whether the stream
+// has ended. The buffer is borrowed while it runs.
+func (st *stream) pump() (ended bool) {
+	buf := getChunk()
+	defer putChunk(buf)
+	for {
+		n, err := unix.Read(st.fd, *buf)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return false
+		case err != nil || n <= 0: // EIO: nobody holds the terminal any more
+			return true
+		default:
+			st.set.deliver(st.kind, (*buf)[:n])
+		}
+	}
+}
+
+// end closes a stream. Called with s.mu held.
+func (s *ioset) end(st *stream) {
+	if st.fd < 0 {
+		return
+	}
+	s.poll.remove(st.fd, st.tok)
+	if !s.terminal || st.closed {
+		_ = unix.Close(st.fd)
+		st.fd = -1
+	} // a console is input too, and sets the size: it stays until close
+	if !st.closed {
+		st.closed = true
+		s.live--
+		if s.live == 0 {
+			close(s.drained)
+		}
+	}
+}
+
+// deliver logs output and sends it to the clients that want it.
+func (s *ioset) deliver(kind logs.Stream, p []byte) {
+	s.sink.write(kind, p)
+	s.mu.Lock()
+	clients := s.clients // replaced, never changed in place
+	s.mu.Unlock()
+	for _, c := range clients {
+		c.send(kind, p)
+	}
+}
+
+// waitDrained returns when all output was copied, or after a while if someone
+// else than the process holds the streams open.
+func (s *ioset) waitDrained(patience time.Duration) {
+	s.mu.Lock()
+	clients := s.clients
+	s.mu.Unlock()
+	for _, c := range clients {
+		c.flush() // what is left in a pipe is bounded; no client shall hold it up
+	}
+	select {
+	case <-s.drained:
+		return
+	default:
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-s.drained:
+	case <-t.C:
+	}
+}
+
+// close ends everything: no output follows, clients are told so.
+func (s *ioset) close() {
+	s.mu.Lock()
+	s.ended = true
+	for _, st := range s.streams {
+		st.set.stop(st)
+	}
+	if s.stdin >= 0 && !s.terminal {
+		_ = unix.Close(s.stdin)
+	}
+	s.stdin = -1
+	input, clients := s.input, s.clients
+	s.input, s.clients = nil, nil
+	s.mu.Unlock()
+	if input != nil {
+		_ = input.Close()
+	}
+	for _, c := range clients {
+		c.finish()
+	}
+}
+
+// stop closes a stream that may still be read. Called with s.mu held.
+func (s *ioset) stop(st *stream) {
+	if st.fd < 0 {
+		return
+	}
+	if !st.closed {
+		st.closed = true
+		s.live--
+		if s.live == 0 {
+			close(s.drained)
+		}
+	}
+	if st.busy {
+		return // its goroutine closes it
+	}
+	s.poll.remove(st.fd, st.tok)
+	_ = unix.Close(st.fd)
+	st.fd = -1
+}
+
+var errNoStdin = errors.New("the process has no input")
+
+// openInput returns the file through which clients write to the process.
+func (s *ioset) openInput() (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stdin < 0 {
+		return nil, errNoStdin
+	}
+	if s.input == nil {
+		fd, err := unix.FcntlInt(uintptr(s.stdin), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		s.input = os.NewFile(uintptr(fd), "stdin")
+	}
+	return s.input, nil
+}
+
+// closeInput is the end of input: the process reads end of file, once every
+// duplicate is closed, the keeper's included.
+func (s *ioset) closeInput() {
+	s.mu.Lock()
+	if s.terminal || s.stdin < 0 {
+		s.mu.Unlock()
+		return
+	}
+	_ = unix.Close(s.stdin)
+	s.stdin = -1
+	input := s.input
+	s.input = nil
+	s.mu.Unlock()
+	if input != nil {
+		_ = input.Close()
+	}
+	if s.onStdinClosed != nil {
+		s.onStdinClosed()
+	}
+}
+
+// resize sets the terminal's size.
+func (s *ioset) resize(width, height int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.terminal || s.stdin < 0 {
+		return nil
+	}
+	return unix.IoctlSetWinsize(s.stdin, unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(height), Col: uint16(width)})
+}
+
+// attach adds a client; false if the process has ended.
+func (s *ioset) attach(c *client) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	s.clients = append(append([]*client(nil), s.clients...), c)
+	return true
+}
+
+// detach removes a client.
+func (s *ioset) detach(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rest []*client
+	for _, x := range s.clients {
+		if x != c {
+			rest = append(rest, x)
+		}
+	}
+	s.clients = rest
+}
+
+// chunkSize is how much is read at once (bytes): what a pipe holds.
+const chunkSize = 64 << 10
+
+var chunks = sync.Pool{New: func() any { return new(make([]byte, chunkSize)) }}
+
+func getChunk() *[]byte  { return chunks.Get().(*[]byte) }
+func putChunk(b *[]byte) { chunks.Put(b) }

@@ -1,0 +1,207 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/keeper/exits"
+	"github.com/wherry-engine/wherry/keeper/fdstore"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// recover rebuilds the table from the journal and the keeper's descriptors.
+// What happened meanwhile is found by the ordinary ways: a dead process has a
+// readable pidfd, and full pipes are readable too.
+func (s *Supervisor) recover(ctx context.Context) error {
+	list, err := s.keep.all()
+	if err != nil {
+		return fmt.Errorf("descriptors: %w", err)
+	}
+	sets := make(map[string]*fdstore.Set, len(list))
+	for i := range list {
+		sets[list[i].Name] = &list[i]
+	}
+	recorded, err := exits.Read(s.execRoot)
+	if err != nil {
+		s.log.Error("cannot read the exit records", "err", err)
+	}
+	for _, e := range recorded {
+		s.keep.exited.note(e)
+	}
+	ids, leftovers, err := s.journal.ids()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := s.recoverTask(ctx, id, sets); err != nil {
+			s.log.Error("cannot recover a task", "task", id, "err", err)
+		}
+	}
+	for _, id := range leftovers {
+		s.cleanLeftover(ctx, id)
+	}
+	for name, set := range sets {
+		if strings.HasPrefix(name, "exec/") {
+			s.recoverExec(set)
+		}
+	}
+	for name, set := range sets { // what nobody claimed
+		claimed := false
+		for _, fd := range set.Files {
+			if fd < 0 {
+				claimed = true
+			} else {
+				_ = unix.Close(fd)
+			}
+		}
+		if !claimed {
+			s.keep.drop(name)
+		}
+	}
+	return nil
+}
+
+// take returns the descriptor of a name in a set, -1 if there is none.
+func take(set *fdstore.Set, names []string, name string) int {
+	if set == nil {
+		return -1
+	}
+	for i, n := range names {
+		if n == name && i < len(set.Files) {
+			fd := set.Files[i]
+			set.Files[i] = -1
+			return fd
+		}
+	}
+	return -1
+}
+
+// recoverTask makes the entry of one task of the journal.
+func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string]*fdstore.Set) error {
+	var names taskSet
+	set := sets[setName(id)]
+	if set != nil {
+		if err := json.Unmarshal(set.Meta, &names); err != nil {
+			return err
+		}
+	}
+	st, err := s.journal.loadStatus(id)
+	if err != nil {
+		// It was being created. Its init, if there is one, waits for a
+		// handshake that never comes, and ends.
+		if fd := take(set, names.Names, "pidfd"); fd >= 0 {
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+			_ = unix.Close(fd)
+		}
+		return s.journal.removeRequest(id)
+	}
+	t := newEntry(s, id)
+	t.st, t.start, t.policy, t.stdio = st.Status, st.Start, st.Restart, st.Stdio
+	t.backoff = msec(st.BackoffMS)
+	t.dies, t.shared, t.noStdin, t.stopping = st.DieWithOwner, st.SharedPid, st.StdinClosed, st.Status.Stopped
+	t.netns = take(set, names.Names, "netns")
+	if r := sets[rootSet(id)]; st.HasRoot && r != nil && len(r.Files) == 1 {
+		s.roots.adopt(id, os.NewFile(uintptr(r.Files[0]), "root"))
+		r.Files[0] = -1
+		t.hasRoot = true
+	}
+	s.mu.Lock()
+	s.tasks[id] = t
+	s.mu.Unlock()
+	switch t.st.State {
+	case task.Running, task.Paused:
+		return t.readopt(ctx, set, names.Names)
+	case task.Restarting:
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.scheduleLocked()
+	}
+	return nil
+}
+
+// readopt goes on with a task whose process may still run.
+func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []string) error {
+	s := t.s
+	t.pidfd = take(set, names, "pidfd")
+	if t.pidfd < 0 {
+		if fd, same := exits.Open(t.st.Pid, t.start); same {
+			t.pidfd = fd
+		}
+	}
+	p := &pipes{stdin: take(set, names, "stdin"), stdout: take(set, names, "stdout"), stderr: take(set, names, "stderr")}
+	req, err := s.journal.loadRequest(t.id, s.seccomp.decode)
+	if err != nil {
+		return err
+	}
+	sink, err := openSink(req.Log)
+	if err != nil {
+		s.log.Error("cannot go on with a log", "task", t.id, "err", err)
+	}
+	t.io = newIOSet(s.poll, t.stdio, p, sink)
+	t.io.onDetach, t.io.onStdinClosed = t.detachedClient, t.stdinClosed
+	if t.pidfd < 0 { // it ended while nobody held on to it
+		go t.ended()
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leaveLocked() // to this keeper, which may be a new one
+	if t.dies {
+		t.stopping, t.st.Stopped = true, true // its owner cannot be connected
+		_ = t.sendSignal(int(unix.SIGKILL))
+	}
+	if err := t.io.watch(); err != nil {
+		return err
+	}
+	t.exitTok, err = s.poll.add(t.pidfd, unix.EPOLLIN, func(uint32) { t.ended() })
+	return err
+}
+
+// recoverExec goes on with an exec. Its client is gone; its output is read and
+// dropped, so that it runs to its end.
+func (s *Supervisor) recoverExec(set *fdstore.Set) {
+	var meta execSet
+	if json.Unmarshal(set.Meta, &meta) != nil {
+		return
+	}
+	t, err := s.get(meta.Task)
+	if err != nil {
+		return
+	}
+	e := &execEntry{t: t, id: meta.Exec, pid: meta.Pid, start: meta.Start, pidfd: take(set, meta.Names, "pidfd")}
+	if e.pidfd < 0 {
+		return
+	}
+	p := &pipes{stdin: take(set, meta.Names, "stdin"), stdout: take(set, meta.Names, "stdout"), stderr: take(set, meta.Names, "stderr")}
+	e.io = newIOSet(s.poll, meta.Stdio, p, nil)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.execs == nil {
+		t.execs = map[string]*execEntry{}
+	}
+	t.execs[e.id] = e
+	if err := e.io.watch(); err != nil {
+		s.log.Error("cannot go on with an exec's streams", "task", t.id, "err", err)
+	}
+	if e.tok, err = s.poll.add(e.pidfd, unix.EPOLLIN, func(uint32) { e.ended() }); err != nil {
+		s.log.Error("cannot go on with an exec", "task", t.id, "err", err)
+	}
+}
+
+// cleanLeftover finishes the removal of a task.
+func (s *Supervisor) cleanLeftover(ctx context.Context, id string) {
+	st, err := s.journal.loadStatus(id)
+	if err == nil && st.Status.Cgroup != "" {
+		if err := s.rt.DeleteCgroup(ctx, st.Status.Cgroup); err != nil {
+			s.log.Warn("cannot remove a cgroup", "task", id, "err", err)
+		}
+	}
+	if err := s.journal.removeStatus(id); err != nil {
+		s.log.Error("cannot clean the journal", "task", id, "err", err)
+	}
+}

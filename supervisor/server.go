@@ -1,0 +1,137 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/wherry-engine/wherry/task"
+	"github.com/wherry-engine/wherry/task/wire"
+)
+
+// conn is a daemon's connection.
+type conn struct {
+	s *Supervisor
+	w *wire.Conn
+	// gone ends with the connection.
+	gone   context.Context //nolint:containedctx // see above
+	hangUp context.CancelFunc
+
+	mu      sync.Mutex
+	pending map[uint64]context.CancelFunc
+	events  bool
+}
+
+func newConn(ctx context.Context, s *Supervisor, c *net.UnixConn) *conn {
+	cn := &conn{s: s, w: wire.NewConn(c), pending: map[uint64]context.CancelFunc{}}
+	cn.gone, cn.hangUp = context.WithCancel(ctx)
+	return cn
+}
+
+// serve handles requests until the daemon goes away. Requests under way then
+// are cancelled if they wait, and come to their end if they do something.
+func (c *conn) serve() {
+	defer c.hangUp()
+	defer c.w.Discard()
+	defer c.w.Close()
+	for {
+		f, err := c.w.Read()
+		if err != nil {
+			break
+		}
+		switch f.Kind {
+		case wire.Cancel:
+			c.mu.Lock()
+			if stop := c.pending[f.ID]; stop != nil {
+				stop()
+			}
+			c.mu.Unlock()
+		case wire.Request:
+			rctx, stop := context.WithCancel(c.gone)
+			c.mu.Lock()
+			c.pending[f.ID] = stop
+			c.mu.Unlock()
+			go c.answer(rctx, f)
+		}
+		if f.Kind != wire.Request {
+			f.Close()
+		}
+	}
+	c.s.ownerGone(c)
+}
+
+// answer handles one request.
+func (c *conn) answer(ctx context.Context, f *wire.Frame) {
+	body, file, err := c.handle(ctx, f)
+	f.Close()
+	c.mu.Lock()
+	c.pending[f.ID]()
+	delete(c.pending, f.ID)
+	c.mu.Unlock()
+	h := wire.Header{Kind: wire.Reply, ID: f.ID}
+	var b []byte
+	if err == nil && body != nil {
+		b, err = json.Marshal(body)
+	}
+	if err != nil {
+		h.Kind = wire.Failure
+		if b, err = json.Marshal(wire.EncodeError(err)); err != nil {
+			return
+		}
+	}
+	if file != nil {
+		err = c.w.Write(h, b, int(file.Fd()))
+		_ = file.Close()
+	} else {
+		err = c.w.Write(h, b)
+	}
+	if err != nil {
+		_ = c.w.Close() // the reader ends
+	}
+}
+
+// streamEvents sends events until the connection ends.
+func (c *conn) streamEvents(after uint64) {
+	for {
+		events, changed := c.s.events.after(after)
+		for i := range events {
+			b, err := json.Marshal(&events[i])
+			if err == nil {
+				err = c.w.Write(wire.Header{Kind: wire.Event}, b)
+			}
+			if err != nil {
+				_ = c.w.Close()
+				return
+			}
+			after = events[i].Seq
+		}
+		select {
+		case <-changed:
+		case <-c.gone.Done():
+			return
+		}
+	}
+}
+
+func decode[T any](b []byte) (T, error) {
+	var v T
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, fmt.Errorf("malformed request: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return v, nil
+}
+
+func negotiate(h wire.Hello) error {
+	if h.Max < task.MinProtocol || h.Min > task.Protocol {
+		return fmt.Errorf("the supervisor speaks protocols %d to %d, the daemon %d to %d: %w",
+			task.MinProtocol, task.Protocol, h.Min, h.Max, errdefs.ErrUnavailable)
+	}
+	return nil
+}
+
+var errShuttingDown = errors.New("the supervisor is shutting down")

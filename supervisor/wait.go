@@ -1,0 +1,89 @@
+package supervisor
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/task"
+)
+
+// waits are the connections of wait requests, by task. They may come before
+// the task is started, and stay when it is started again.
+type waits struct {
+	poll *poller
+
+	mu sync.Mutex
+	m  map[string][]*wait
+}
+
+type wait struct {
+	cond task.WaitCondition
+	fd   int
+	tok  token
+}
+
+// add takes a connection. If the client goes away first it is forgotten.
+func (ws *waits) add(id string, cond task.WaitCondition, fd int) error {
+	w := &wait{cond: cond, fd: fd}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	var err error
+	w.tok, err = ws.poll.add(fd, unix.EPOLLRDHUP, func(uint32) { ws.gone(id, w) })
+	if err != nil {
+		return err
+	}
+	ws.m[id] = append(ws.m[id], w)
+	return nil
+}
+
+// gone handles a client that hung up.
+func (ws *waits) gone(id string, w *wait) {
+	if ws.take(id, func(x *wait) bool { return x == w }) != nil {
+		_ = unix.Close(w.fd)
+	}
+}
+
+// take removes the connections that match.
+func (ws *waits) take(id string, match func(*wait) bool) []*wait {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	var taken, rest []*wait
+	for _, w := range ws.m[id] {
+		if match(w) {
+			ws.poll.remove(w.fd, w.tok)
+			taken = append(taken, w)
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	if len(rest) == 0 {
+		delete(ws.m, id)
+	} else {
+		ws.m[id] = rest
+	}
+	return taken
+}
+
+// answer tells all waiting clients whose condition is met the exit code. final
+// is false if a restart follows.
+func (ws *waits) answer(id string, code int, met func(task.WaitCondition) bool) int {
+	taken := ws.take(id, func(w *wait) bool { return met(w.cond) })
+	for _, w := range taken {
+		writeWaitResult(w.fd, code)
+	}
+	return len(taken)
+}
+
+// writeWaitResult sends the body of a wait response in chunked encoding, whose
+// head was sent before, and closes the connection.
+func writeWaitResult(fd, code int) {
+	body := fmt.Sprintf("{\"StatusCode\":%d}\n", code)
+	msg := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+	_ = unix.SetNonblock(fd, true)
+	// Some tens of bytes fit any socket that nothing else was written to.
+	_ = unix.Sendto(fd, []byte(msg), unix.MSG_NOSIGNAL, nil)
+	_ = unix.Shutdown(fd, unix.SHUT_WR)
+	_ = unix.Close(fd)
+}
