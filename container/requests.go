@@ -114,8 +114,8 @@ type PutRequest struct {
 	Path string
 	// NoOverwriteDirNonDir refuses to replace a directory by a file or the reverse.
 	NoOverwriteDirNonDir bool
-	// CopyUIDGID keeps the owner of the archive's entries; else the owner is
-	// the container's root.
+	// CopyUIDGID gives everything to the container's user; else the owners in
+	// the archive are kept.
 	CopyUIDGID bool
 }
 

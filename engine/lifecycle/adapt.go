@@ -1,0 +1,301 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	apicontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/check"
+	"github.com/wherry-engine/wherry/engine/spec"
+	"github.com/wherry-engine/wherry/image"
+)
+
+// adapt checks the host's half of a request and fills in what inspect shows.
+// It returns warnings.
+func (e *Engine) adapt(req *container.CreateRequest) ([]string, error) {
+	h, d := req.HostConfig, e.defaults.Load()
+	if req.Config.Image == "" {
+		return nil, invalid("no image specified")
+	}
+	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
+		h.NetworkMode = network.NetworkBridge
+	}
+	if req.Config.NetworkDisabled {
+		h.NetworkMode = network.NetworkNone
+	}
+	if h.LogConfig.Type == "" {
+		h.LogConfig.Type = d.LogDriver
+	}
+	if h.LogConfig.Type == d.LogDriver {
+		opts := maps.Clone(d.LogOptions)
+		if opts == nil {
+			opts = map[string]string{}
+		}
+		maps.Copy(opts, h.LogConfig.Config)
+		h.LogConfig.Config = opts
+	}
+	if err := check.HostConfig(h, req.Config, e.host()); err != nil {
+		return nil, err
+	}
+	warnings := e.fillHost(h, d)
+	if err := e.resolveModes(h); err != nil {
+		return nil, err
+	}
+	adaptNetworking(req)
+	return append(warnings, discarded(h)...), nil
+}
+
+// fillHost sets the defaults of a host configuration.
+func (e *Engine) fillHost(h *apicontainer.HostConfig, d *Defaults) (warnings []string) {
+	if h.RestartPolicy.Name == "" {
+		h.RestartPolicy.Name = apicontainer.RestartPolicyDisabled
+	}
+	if h.IpcMode == "" {
+		h.IpcMode = d.IpcMode
+	}
+	if h.CgroupnsMode == "" {
+		h.CgroupnsMode = d.CgroupnsMode
+	}
+	if h.CgroupnsMode == "" {
+		h.CgroupnsMode = apicontainer.CgroupnsModeHost
+		if !spec.CgroupV1() && !h.Privileged {
+			h.CgroupnsMode = apicontainer.CgroupnsModePrivate
+		}
+		if !spec.CgroupV1() && h.Privileged {
+			h.CgroupnsMode = apicontainer.CgroupnsModeHost
+		}
+	}
+	if h.ShmSize == 0 {
+		h.ShmSize = d.ShmSize
+	}
+	if h.Runtime == "" {
+		h.Runtime = d.DefaultRuntime
+	}
+	if h.Memory > 0 && h.MemorySwap == 0 {
+		h.MemorySwap = h.Memory * 2
+	}
+	if h.OomKillDisable == nil {
+		off := false
+		h.OomKillDisable = &off
+	}
+	if h.PidsLimit != nil && *h.PidsLimit <= 0 {
+		h.PidsLimit = nil
+	}
+	if h.MemorySwappiness != nil && *h.MemorySwappiness == -1 {
+		h.MemorySwappiness = nil
+	}
+	if h.Init == nil && d.Init {
+		on := true
+		h.Init = &on
+	}
+	sec, err := spec.ParseSecurity(h.SecurityOpt)
+	if err == nil {
+		h.MaskedPaths, h.ReadonlyPaths = spec.Paths(h.Privileged, sec.Unmask, h.MaskedPaths, h.ReadonlyPaths)
+		if sec.AppArmor != "" && sec.AppArmor != "unconfined" && !spec.AppArmor() {
+			warnings = append(warnings, "AppArmor is not enabled on this host. The profile is discarded.")
+		}
+	}
+	h.Binds = slices.Clone(h.Binds)
+	return warnings
+}
+
+// discarded warns of what the machine cannot do and the request can live without.
+func discarded(h *apicontainer.HostConfig) (warnings []string) {
+	if h.NetworkMode.IsHost() && len(h.PortBindings) > 0 {
+		warnings = append(warnings, "Published ports are discarded when using host network mode")
+	}
+	if !spec.CgroupV1() && h.OomKillDisable != nil && *h.OomKillDisable {
+		warnings = append(warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+	}
+	if !spec.CgroupV1() && h.MemorySwappiness != nil {
+		warnings = append(warnings, "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.")
+	}
+	return warnings
+}
+
+// resolveModes replaces names in container:NAME modes by IDs. NotFound.
+func (e *Engine) resolveModes(h *apicontainer.HostConfig) error {
+	if h.NetworkMode.IsContainer() {
+		m, err := e.reference(h.NetworkMode.ConnectedContainer(), "joining network namespace of container")
+		if err != nil {
+			return err
+		}
+		h.NetworkMode = apicontainer.NetworkMode(m)
+	}
+	if h.IpcMode.IsContainer() {
+		m, err := e.reference(h.IpcMode.Container(), "joining IPC namespace of container")
+		if err != nil {
+			return err
+		}
+		u, err := e.index.find(strings.TrimPrefix(m, "container:"))
+		if err != nil {
+			return err
+		}
+		if mode := u.spec.Load().HostConfig.IpcMode; !mode.IsShareable() && !mode.IsHost() {
+			return invalid("cannot join IPC namespace of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", h.IpcMode.Container())
+		}
+		h.IpcMode = apicontainer.IpcMode(m)
+	}
+	if h.PidMode.IsContainer() {
+		m, err := e.reference(h.PidMode.Container(), "joining PID namespace of container")
+		if err != nil {
+			return err
+		}
+		h.PidMode = apicontainer.PidMode(m)
+	}
+	return nil
+}
+
+// adaptNetworking makes sure that the network of the mode is among the endpoints.
+func adaptNetworking(req *container.CreateRequest) {
+	mode := req.HostConfig.NetworkMode
+	eps := map[string]*network.EndpointSettings{}
+	if req.Networking != nil {
+		for name, s := range req.Networking.EndpointsConfig {
+			if name == network.NetworkDefault {
+				name = network.NetworkBridge
+			}
+			if s == nil {
+				s = &network.EndpointSettings{}
+			}
+			eps[name] = s
+		}
+	}
+	if mode.IsContainer() {
+		eps = map[string]*network.EndpointSettings{}
+	} else if eps[mode.NetworkName()] == nil {
+		eps[mode.NetworkName()] = &network.EndpointSettings{}
+	}
+	req.Networking = &network.NetworkingConfig{EndpointsConfig: eps}
+}
+
+// setHostname gives a container the name it has in its own UTS namespace.
+func (e *Engine) setHostname(c *apicontainer.Config, h *apicontainer.HostConfig, id container.ID) {
+	switch {
+	case c.Hostname != "":
+	case h.UTSMode.IsHost(), h.NetworkMode.IsHost():
+		c.Hostname, _ = os.Hostname()
+	case h.NetworkMode.IsContainer():
+		if u, err := e.index.find(h.NetworkMode.ConnectedContainer()); err == nil {
+			c.Hostname, c.Domainname = u.spec.Load().Config.Hostname, u.spec.Load().Config.Domainname
+		}
+	default:
+		c.Hostname = id.Short()
+	}
+}
+
+// mergeImage fills what the request leaves open from the image. InvalidArgument
+// if there is nothing to run.
+func mergeImage(c *apicontainer.Config, img image.Config) error {
+	from := img.Config
+	if c.User == "" {
+		c.User = from.User
+	}
+	if err := mergePorts(c, from.ExposedPorts); err != nil {
+		return err
+	}
+	have := map[string]bool{}
+	for _, env := range c.Env {
+		name, _, _ := strings.Cut(env, "=")
+		have[name] = true
+	}
+	var env []string
+	for _, kv := range from.Env {
+		if name, _, _ := strings.Cut(kv, "="); !have[name] {
+			env = append(env, kv)
+		}
+	}
+	c.Env = append(env, c.Env...)
+	labels := maps.Clone(from.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, c.Labels)
+	c.Labels = labels
+	if len(c.Entrypoint) == 0 {
+		if len(c.Cmd) == 0 {
+			c.Cmd = from.Cmd
+		}
+		if c.Entrypoint == nil {
+			c.Entrypoint = from.Entrypoint
+		}
+	}
+	if len(c.Entrypoint) == 1 && c.Entrypoint[0] == "" {
+		c.Entrypoint = nil
+	}
+	if len(c.Entrypoint) == 0 && len(c.Cmd) == 0 {
+		return invalid("no command specified")
+	}
+	if c.WorkingDir == "" {
+		c.WorkingDir = from.WorkingDir
+	}
+	if len(from.Volumes) > 0 && c.Volumes == nil {
+		c.Volumes = map[string]struct{}{}
+	}
+	maps.Copy(c.Volumes, from.Volumes)
+	if c.StopSignal == "" {
+		c.StopSignal = from.StopSignal
+	}
+	if len(c.Shell) == 0 {
+		c.Shell = img.Shell
+	}
+	return mergeHealth(c, img.Healthcheck)
+}
+
+func mergePorts(c *apicontainer.Config, ports map[string]struct{}) error {
+	for text := range ports {
+		p, err := network.ParsePort(text)
+		if err != nil {
+			return invalid("the image exposes an invalid port %q: %v", text, err)
+		}
+		if c.ExposedPorts == nil {
+			c.ExposedPorts = network.PortSet{}
+		}
+		c.ExposedPorts[p] = struct{}{}
+	}
+	return nil
+}
+
+func mergeHealth(c *apicontainer.Config, raw []byte) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	var from *apicontainer.HealthConfig
+	if err := json.Unmarshal(raw, &from); err != nil {
+		return fmt.Errorf("health check of the image: %w", err)
+	}
+	if from == nil {
+		return nil
+	}
+	if c.Healthcheck == nil {
+		c.Healthcheck = from
+		return nil
+	}
+	h := c.Healthcheck
+	if len(h.Test) == 0 {
+		h.Test = from.Test
+	}
+	if h.Interval == 0 {
+		h.Interval = from.Interval
+	}
+	if h.Timeout == 0 {
+		h.Timeout = from.Timeout
+	}
+	if h.StartPeriod == 0 {
+		h.StartPeriod = from.StartPeriod
+	}
+	if h.StartInterval == 0 {
+		h.StartInterval = from.StartInterval
+	}
+	if h.Retries == 0 {
+		h.Retries = from.Retries
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/detach"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// Attach gives a connection to the streams of a container, now or at its next
+// start. It returns when the connection is no longer this daemon's business.
+func (e *Engine) Attach(ctx context.Context, ref string, req container.AttachRequest) error {
+	u, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	keys, err := detach.Parse(req.DetachKeys)
+	if err != nil {
+		return invalid("Invalid detach keys (%s) provided", req.DetachKeys)
+	}
+	switch u.status.Load().State {
+	case container.StatePaused:
+		return conflict("container %s is paused, unpause the container before attach", ref)
+	case container.StateRestarting:
+		return conflict("container %s is restarting, wait until the container is running", ref)
+	}
+	if !req.Stream {
+		return e.attachLogs(ctx, u, req)
+	}
+	tty := u.spec.Load().Config.Tty
+	stream, err := req.Conn.Hijack(tty, !req.Logs)
+	if err != nil {
+		return err
+	}
+	if req.Logs {
+		if err := e.replay(ctx, u, req, stream); err != nil {
+			return errors.Join(err, stream.Close())
+		}
+	}
+	f, proxy, err := descriptor(stream)
+	if err != nil {
+		return errors.Join(err, stream.Close())
+	}
+	a := task.Attachment{Conn: f, Request: task.AttachRequest{
+		Stdin: req.Stdin && u.spec.Load().Config.OpenStdin, Stdout: req.Stdout, Stderr: req.Stderr,
+		DetachKeys: keys, Buffered: stream.Buffered, Framed: !tty, Preface: stream.Head,
+	}}
+	err = u.owner.do(func() error { return e.place(context.WithoutCancel(ctx), u, a) })
+	proxy(ctx)
+	return err
+}
+
+// place attaches at once, or keeps the connection for the start. The caller owns u.
+func (e *Engine) place(ctx context.Context, u *unit, a task.Attachment) error {
+	e.emit(u, apievents.ActionAttach, nil)
+	if u.isGone() {
+		return a.Conn.Close()
+	}
+	if u.up() {
+		defer a.Conn.Close()
+		if err := e.o.Tasks.Attach(ctx, string(u.id), a.Request, a.Conn); err != nil {
+			// Hijacked: what can be said is said on the connection.
+			_, _ = a.Conn.Write(a.Request.Preface)
+			e.log.Warn("attach", "container", u.id, "err", err)
+		}
+		return nil
+	}
+	// The client starts the container only after the head of the answer.
+	if _, err := a.Conn.Write(a.Request.Preface); err != nil {
+		return a.Conn.Close()
+	}
+	a.Request.Preface = nil
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.handle.attach = append(u.handle.attach, pending{Attachment: a, close: func() { _ = a.Conn.Close() }})
+	return nil
+}
+
+// attachLogs serves an attach that wants only the past.
+func (e *Engine) attachLogs(ctx context.Context, u *unit, req container.AttachRequest) error {
+	stream, err := req.Conn.Hijack(u.spec.Load().Config.Tty, false)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if !req.Logs {
+		return nil
+	}
+	return e.replay(ctx, u, req, stream)
+}
+
+// replay writes the log so far to a connection.
+func (e *Engine) replay(ctx context.Context, u *unit, req container.AttachRequest, w io.Writer) error {
+	s := u.spec.Load()
+	msgs, err := e.readLog(ctx, s, container.LogsRequest{Stdout: req.Stdout, Stderr: req.Stderr, Tail: -1}, nil)
+	if err != nil {
+		return err
+	}
+	for m, err := range msgs {
+		if err != nil {
+			return err
+		}
+		if err := writeFrame(w, byte(m.Stream), m.Line, !s.Config.Tty); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeFrame writes output as clients expect it on an attached connection.
+func writeFrame(w io.Writer, stream byte, p []byte, framed bool) error {
+	if framed {
+		n := len(p)
+		head := []byte{stream, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+		p = append(head, p...)
+	}
+	_, err := w.Write(p)
+	return err
+}
+
+// descriptor returns a descriptor for the supervisor. A unix connection is
+// given away itself; any other is copied through this daemon by the returned
+// function, which returns at the connection's end.
+func descriptor(s container.Stream) (*os.File, func(context.Context), error) {
+	if uc, ok := s.Conn.(*net.UnixConn); ok {
+		f, err := uc.File()
+		if err != nil {
+			return nil, nil, fmt.Errorf("take over the connection: %w", err)
+		}
+		return f, func(context.Context) {}, uc.Close()
+	}
+	local, theirs, err := pair()
+	if err != nil {
+		return nil, nil, err
+	}
+	return theirs, func(ctx context.Context) { relay(ctx, s.Conn, local) }, nil
+}
+
+// relay copies both ways until the supervisor closed its end.
+func relay(ctx context.Context, client, local net.Conn) {
+	stop := context.AfterFunc(ctx, func() { _ = local.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = io.Copy(local, client)
+		closeWrite(local)
+	})
+	_, _ = io.Copy(client, local)
+	_ = client.Close()
+	_ = local.Close()
+	wg.Wait()
+}
+
+func closeWrite(c net.Conn) {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = w.CloseWrite()
+	}
+}

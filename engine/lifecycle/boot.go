@@ -1,0 +1,203 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/network"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// Boot takes the supervisor over and brings every container in line with what
+// became of it: exit codes and restarts of the time without a daemon are
+// learned, interrupted creations are undone, interrupted removals finished.
+// Running containers are not touched.
+func (e *Engine) Boot(ctx context.Context) error {
+	e.stop()
+	e.run, e.stop = context.WithCancel(context.WithoutCancel(ctx))
+	inv, err := e.o.Tasks.Hello(ctx)
+	if err != nil {
+		return fmt.Errorf("take over the supervisor: %w", err)
+	}
+	tasks := byID(inv)
+	if err := e.restoreNetworks(ctx, tasks); err != nil {
+		return err
+	}
+	var again []*unit
+	for _, u := range e.index.all() {
+		if e.reconcile(ctx, u, tasks) {
+			again = append(again, u)
+		}
+	}
+	for id := range tasks {
+		if e.index.get(container.ID(id)) == nil {
+			if err := e.o.Tasks.Delete(ctx, id, true); err != nil && !errdefs.IsNotFound(err) {
+				e.log.Error("delete a task without container", "task", id, "err", err)
+			}
+		}
+	}
+	for i := range inv.Execs {
+		e.execs.learn(inv.Execs[i])
+	}
+	e.collect(ctx)
+	e.reaper.now(func() { e.startAgain(again) })
+	return nil
+}
+
+func byID(inv task.Inventory) map[string]task.Status {
+	out := make(map[string]task.Status, len(inv.Tasks))
+	for _, t := range inv.Tasks {
+		out[t.ID] = t
+	}
+	return out
+}
+
+func lives(t task.Status) bool {
+	return t.State == task.Running || t.State == task.Paused || t.State == task.Restarting
+}
+
+// restoreNetworks tells the network which sandboxes live.
+func (e *Engine) restoreNetworks(ctx context.Context, tasks map[string]task.Status) error {
+	live := map[network.SandboxID]*os.File{}
+	defer func() {
+		for _, f := range live {
+			_ = f.Close()
+		}
+	}()
+	for _, u := range e.index.all() {
+		s := u.spec.Load()
+		t, ok := tasks[string(u.id)]
+		if !ok || !lives(t) || !hasSandbox(s.HostConfig) {
+			continue
+		}
+		ns, err := e.o.Tasks.NetNS(ctx, string(u.id))
+		if err != nil {
+			e.log.Error("find network namespace", "container", u.id, "err", err)
+			continue
+		}
+		live[network.SandboxID(s.Sandbox)] = ns
+	}
+	if err := e.o.Sandboxes.Restore(ctx, live); err != nil {
+		return fmt.Errorf("restore networks: %w", err)
+	}
+	return nil
+}
+
+// reconcile applies what happened to one container. It reports whether its
+// restart policy wants it started now.
+func (e *Engine) reconcile(ctx context.Context, u *unit, tasks map[string]task.Status) (again bool) {
+	t, known := tasks[string(u.id)]
+	remove := false
+	err := u.owner.do(func() error {
+		st := u.status.Load()
+		if st.State == container.StateRemoving || st.State == container.StateDead {
+			return e.finishRemove(ctx, u, u.spec.Load().HostConfig.AutoRemove)
+		}
+		switch {
+		case known && lives(t) && !u.up():
+			// Started, but the daemon was killed before it wrote that down.
+			e.save(u, func(s *container.Status) { s.State, s.StartedAt = container.StateRunning, t.StartedAt })
+			e.applyRunning(u, t)
+			e.startProbe(u)
+		case known:
+			remove = e.applyTask(ctx, u, t)
+			if u.up() {
+				e.startProbe(u)
+			}
+		case u.up():
+			remove = e.applyTask(ctx, u, e.lost(u))
+		}
+		return nil
+	})
+	if err != nil {
+		e.log.Error("reconcile container", "container", u.id, "err", err)
+	}
+	if remove {
+		e.removeLater(u)
+		return false
+	}
+	return !u.isGone() && !u.up() && wantsStart(u)
+}
+
+// wantsStart is the restart policy at the start of the daemon.
+func wantsStart(u *unit) bool {
+	st, p := u.status.Load(), u.spec.Load().HostConfig.RestartPolicy
+	if st.State != container.StateExited {
+		return false
+	}
+	switch {
+	case p.IsAlways():
+		return true
+	case p.IsUnlessStopped():
+		return !st.StoppedByUser
+	case p.IsOnFailure():
+		return st.ExitUnknown && !st.StoppedByUser
+	}
+	return false
+}
+
+// startAgain starts containers by their policy, oldest first.
+func (e *Engine) startAgain(units []*unit) {
+	for i := len(units) - 1; i >= 0; i-- {
+		if e.run.Err() != nil {
+			return
+		}
+		if err := e.Start(e.run, string(units[i].id)); err != nil && !errdefs.IsNotModified(err) {
+			e.log.Error("start container by its restart policy", "container", units[i].id, "err", err)
+		}
+	}
+}
+
+// collect removes what belongs to no container: the remains of creations and
+// removals that a crash interrupted.
+func (e *Engine) collect(ctx context.Context) {
+	layers, err := e.o.Layers.List(ctx)
+	if err != nil {
+		e.log.Error("list writable layers", "err", err)
+	}
+	for _, id := range layers {
+		if e.index.get(id) == nil && len(id) == 64 {
+			e.reaper.now(func() { e.removeFiles(context.WithoutCancel(ctx), id) })
+		}
+	}
+	dirs, err := os.ReadDir(filepath.Join(e.o.DataRoot, "containers"))
+	if err != nil {
+		e.log.Error("list container directories", "err", err)
+	}
+	for _, d := range dirs {
+		if e.index.get(container.ID(d.Name())) == nil {
+			e.reaper.now(func() { e.removeFiles(context.WithoutCancel(ctx), container.ID(d.Name())) })
+		}
+	}
+	if err := e.collectVolumes(ctx); err != nil {
+		e.log.Error("release volumes of containers that are gone", "err", err)
+	}
+}
+
+func (e *Engine) collectVolumes(ctx context.Context) error {
+	vols, err := e.o.Volumes.List(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, v := range vols {
+		orphan := false
+		for _, id := range e.o.Volumes.Users(v.Name) {
+			if e.index.get(container.ID(id)) == nil {
+				orphan = true
+				errs = append(errs, e.o.Volumes.Unmount(ctx, v.Name, id), e.o.Volumes.Release(ctx, v.Name, id))
+			}
+		}
+		_, anonymous := v.Labels[anonymousLabel]
+		if orphan && anonymous && len(e.o.Volumes.Users(v.Name)) == 0 {
+			errs = append(errs, e.o.Volumes.Delete(ctx, v.Name, false))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,202 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// redialPause is the time between attempts to reach the supervisor again.
+const redialPause = 200 * time.Millisecond
+
+// Run follows the supervisor until the context ends. When the connection drops
+// it is taken up again, and what was missed is learned.
+func (e *Engine) Run(ctx context.Context) error {
+	for first := true; ctx.Err() == nil; first = false {
+		if !first {
+			if err := e.rejoin(ctx); err != nil {
+				e.log.Warn("supervisor cannot be reached", "err", err)
+				if !pause(ctx) {
+					break
+				}
+				continue
+			}
+		}
+		ch, err := e.o.Tasks.Events(ctx)
+		if err != nil {
+			e.log.Warn("supervisor sends no events", "err", err)
+			if !pause(ctx) {
+				break
+			}
+			continue
+		}
+		for ev := range ch {
+			e.receive(ctx, ev)
+		}
+	}
+	return ctx.Err()
+}
+
+func pause(ctx context.Context) bool {
+	t := time.NewTimer(redialPause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// rejoin takes the supervisor over again after the connection was lost.
+func (e *Engine) rejoin(ctx context.Context) error {
+	inv, err := e.o.Tasks.Hello(ctx)
+	if err != nil {
+		return fmt.Errorf("take over the supervisor: %w", err)
+	}
+	tasks := byID(inv)
+	for _, u := range e.index.all() {
+		remove := false
+		_ = u.owner.do(func() error {
+			t, known := tasks[string(u.id)]
+			switch {
+			case known:
+				remove = e.applyTask(ctx, u, t)
+			case u.up():
+				remove = e.applyTask(ctx, u, e.lost(u))
+			}
+			return nil
+		})
+		if remove {
+			e.removeLater(u)
+		}
+	}
+	for i := range inv.Execs {
+		e.execs.learn(inv.Execs[i])
+	}
+	return nil
+}
+
+// receive queues an event with its container. Events of one container are
+// applied in order; containers do not wait for each other.
+func (e *Engine) receive(ctx context.Context, ev task.Event) {
+	e.acks.begin(ev.Seq)
+	u := e.index.get(container.ID(ev.Status.ID))
+	if u == nil {
+		if ev.Exec != nil {
+			e.execs.learn(*ev.Exec)
+		}
+		e.ack(ctx, ev.Seq)
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.handle.mail = append(u.handle.mail, ev)
+	if u.handle.reading {
+		return
+	}
+	u.handle.reading = true
+	e.reaper.now(func() { e.read(context.WithoutCancel(ctx), u) })
+}
+
+// read applies the events of one container until there are none.
+func (e *Engine) read(ctx context.Context, u *unit) {
+	for {
+		u.mu.Lock()
+		if len(u.handle.mail) == 0 {
+			u.handle.reading, u.handle.mail = false, nil
+			u.mu.Unlock()
+			return
+		}
+		ev := u.handle.mail[0]
+		u.handle.mail = u.handle.mail[1:]
+		u.mu.Unlock()
+		remove := false
+		_ = u.owner.do(func() error {
+			remove = e.apply(ctx, u, ev)
+			return nil
+		})
+		if remove {
+			e.removeLater(u)
+		}
+		e.ack(ctx, ev.Seq)
+	}
+}
+
+func (e *Engine) apply(ctx context.Context, u *unit, ev task.Event) (remove bool) {
+	if u.isGone() {
+		return false
+	}
+	switch ev.Kind {
+	case task.EventStarted, task.EventExited:
+		return e.applyTask(ctx, u, ev.Status)
+	case task.EventOOM:
+		e.save(u, func(s *container.Status) { s.OOMKilled = true })
+		e.emit(u, apievents.ActionOOM, nil)
+	case task.EventDetached:
+		if ev.Exec == nil {
+			e.emit(u, apievents.ActionDetach, nil)
+			return false
+		}
+		e.emit(u, apievents.ActionExecDetach, map[string]string{"execID": ev.Exec.ExecID})
+	case task.EventExecDied:
+		if ev.Exec == nil {
+			return false
+		}
+		if e.execs.learn(*ev.Exec) {
+			e.emit(u, apievents.ActionExecDie, map[string]string{
+				"execID": ev.Exec.ExecID, "exitCode": strconv.Itoa(ev.Exec.ExitCode),
+			})
+		}
+	}
+	return false
+}
+
+func (e *Engine) ack(ctx context.Context, seq uint64) {
+	if upto, ok := e.acks.end(seq); ok {
+		if err := e.o.Tasks.Ack(ctx, upto); err != nil && ctx.Err() == nil {
+			e.log.Debug("acknowledge events", "seq", upto, "err", err)
+		}
+	}
+}
+
+// acks turns effects that end in any order into acknowledgements in order.
+type acks struct {
+	mu    sync.Mutex
+	open  map[uint64]bool
+	last  uint64 // highest begun
+	acked uint64
+}
+
+func (a *acks) begin(seq uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.open == nil {
+		a.open = map[uint64]bool{}
+	}
+	a.open[seq] = true
+	a.last = max(a.last, seq)
+}
+
+// end returns the number up to which everything is done, if it grew.
+func (a *acks) end(seq uint64) (uint64, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.open, seq)
+	upto := a.last
+	for s := range a.open {
+		upto = min(upto, s-1)
+	}
+	if upto <= a.acked {
+		return 0, false
+	}
+	a.acked = upto
+	return upto, true
+}

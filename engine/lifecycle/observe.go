@@ -1,0 +1,193 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	apicontainer "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/stats"
+	"github.com/wherry-engine/wherry/engine/top"
+)
+
+// statsInterval is the time between samples of a stream.
+const statsInterval = time.Second
+
+// Top lists the processes of a running container. Conflict, InvalidArgument.
+func (e *Engine) Top(ctx context.Context, ref, args string) (apicontainer.TopResponse, error) {
+	u, err := e.index.find(ref)
+	if err != nil {
+		return apicontainer.TopResponse{}, err
+	}
+	if !u.up() {
+		return apicontainer.TopResponse{}, notRunning(u)
+	}
+	t, err := e.o.Tasks.Status(ctx, string(u.id))
+	if err != nil {
+		return apicontainer.TopResponse{}, err
+	}
+	out, err := top.List(top.Options{Cgroup: t.Cgroup, Args: args})
+	if err == nil {
+		e.emit(u, apievents.ActionTop, nil)
+	}
+	return out, err
+}
+
+// Stats samples what a container uses and gives each sample to emit until that
+// fails, the context ends or, without stream, after the first. With oneShot the
+// first sample has no predecessor and is not waited for. A stopped container
+// yields empty samples.
+func (e *Engine) Stats(ctx context.Context, ref string, stream, oneShot bool, emit func(apicontainer.StatsResponse) error) error {
+	u, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	prev := e.sample(ctx, u)
+	if oneShot && !stream {
+		return emit(prev)
+	}
+	if !u.up() && !stream {
+		return emit(prev)
+	}
+	if stream {
+		first := prev
+		if err := emit(first); err != nil {
+			return err
+		}
+	}
+	tick := time.NewTicker(statsInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.run.Done():
+			return nil
+		case <-tick.C:
+		}
+		if u.isGone() {
+			return nil
+		}
+		s := e.sample(ctx, u)
+		s.PreRead, s.PreCPUStats = prev.Read, prev.CPUStats
+		prev = s
+		if err := emit(s); err != nil || !stream {
+			return err
+		}
+	}
+}
+
+// sample reads the figures now; a container that does not run has none.
+func (e *Engine) sample(ctx context.Context, u *unit) apicontainer.StatsResponse {
+	empty := apicontainer.StatsResponse{ID: string(u.id), Name: "/" + u.name()}
+	if !u.up() {
+		return empty
+	}
+	t, err := e.o.Tasks.Status(ctx, string(u.id))
+	if err != nil {
+		return empty
+	}
+	s, err := stats.Read(stats.Source{Cgroup: t.Cgroup, Pid: t.Pid, MemoryTotal: memoryTotal()})
+	if err != nil && !errdefs.IsNotFound(err) {
+		e.log.Debug("read stats", "container", u.id, "err", err)
+	}
+	if err != nil {
+		return empty
+	}
+	s.ID, s.Name = empty.ID, empty.Name
+	if u.spec.Load().HostConfig.NetworkMode.IsHost() {
+		s.Networks = nil
+	}
+	return s
+}
+
+func memoryTotal() uint64 {
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return 0
+	}
+	return uint64(si.Totalram) * uint64(si.Unit)
+}
+
+// Counts returns how many containers are in the states `info` shows.
+func (e *Engine) Counts() (running, paused, stopped int) {
+	for _, u := range e.index.all() {
+		switch st := u.status.Load().State; {
+		case st == "paused":
+			paused++
+		case isUp(st):
+			running++
+		default:
+			stopped++
+		}
+	}
+	return running, paused, stopped
+}
+
+// UsesImage returns a container made from an image, and whether one runs.
+func (e *Engine) UsesImage(id, config string) (containerID string, running bool) {
+	for _, u := range e.index.all() {
+		s := u.spec.Load()
+		if s.Image != id && (config == "" || s.ImageConfig != config) {
+			continue
+		}
+		containerID = string(u.id)
+		if u.up() {
+			return containerID, true
+		}
+	}
+	return containerID, false
+}
+
+// Shutdown stops all running containers, for a daemon that does not leave them
+// running.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	type result struct {
+		u   *unit
+		err error
+	}
+	ch := make(chan result)
+	n := 0
+	for _, u := range e.index.all() {
+		if !u.up() {
+			continue
+		}
+		n++
+		go func() {
+			timeout := e.defaults.Load().ShutdownTimeout
+			ch <- result{u, e.shutdownOne(ctx, u, timeout)}
+		}()
+	}
+	var first error
+	for range n {
+		if r := <-ch; r.err != nil {
+			e.log.Error("stop container at shutdown", "container", r.u.id, "err", r.err)
+			first = fmt.Errorf("stop container %s: %w", r.u.id.Short(), r.err)
+		}
+	}
+	return first
+}
+
+// shutdownOne stops a container without marking it as stopped by its user, so
+// that its restart policy starts it with the next daemon.
+func (e *Engine) shutdownOne(ctx context.Context, u *unit, timeout int) error {
+	sig, wait, err := stopWith(u.spec.Load().Config, container.StopRequest{})
+	if err != nil {
+		return err
+	}
+	if limit := time.Duration(timeout) * time.Second; wait < 0 || wait > limit {
+		wait = limit
+	}
+	before := u.status.Load().StoppedByUser
+	err = e.halt(ctx, u, sig, wait)
+	_ = u.owner.do(func() error {
+		e.save(u, func(s *container.Status) { s.StoppedByUser = before })
+		return nil
+	})
+	return err
+}

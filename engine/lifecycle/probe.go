@@ -1,0 +1,114 @@
+package lifecycle
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	apicontainer "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/health"
+	"github.com/wherry-engine/wherry/engine/naming"
+)
+
+// startProbe begins the health checks of a container that runs.
+func (e *Engine) startProbe(u *unit) {
+	cfg := u.spec.Load().Config.Healthcheck
+	if !health.Enabled(cfg) || u.status.Load().State != container.StateRunning {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.handle.probe != nil {
+		return
+	}
+	started := u.status.Load().StartedAt
+	p := health.Start(e.run, *cfg, started,
+		func(ctx context.Context) (int, string, error) { return e.probe(ctx, u) },
+		func(s apicontainer.HealthStatus) {
+			e.emit(u, apievents.Action(string(apievents.ActionHealthStatus)+": "+string(s)), nil)
+		})
+	if u.handle.lastHealth != nil {
+		p.Restore(*u.handle.lastHealth)
+	}
+	u.handle.probe = p
+}
+
+// stopProbe ends the health checks; the results stay for inspect.
+func (e *Engine) stopProbe(u *unit) {
+	u.mu.Lock()
+	p := u.handle.probe
+	u.handle.probe = nil
+	u.mu.Unlock()
+	if p == nil {
+		return
+	}
+	p.Stop()
+	last := p.Snapshot()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.handle.lastHealth = nil
+	if u.status.Load().State == container.StatePaused {
+		u.handle.lastHealth = last
+	}
+}
+
+// probe runs one health check in the container.
+func (e *Engine) probe(ctx context.Context, u *unit) (int, string, error) {
+	c := u.spec.Load().Config
+	ex := &execution{
+		id: string(naming.NewID()), owner: u.id, probe: true, started: true, done: make(chan struct{}),
+		req: apicontainer.ExecCreateRequest{Cmd: health.Command(c.Healthcheck, c.Shell), AttachStdout: true, AttachStderr: true},
+	}
+	treq, err := e.execRequest(u, ex)
+	if err != nil {
+		return -1, "", err
+	}
+	treq.Attach.Framed = false
+	conn, f, err := pair()
+	if err != nil {
+		return -1, "", err
+	}
+	defer conn.Close()
+	e.execs.add(ex)
+	cmd := strings.Join(ex.req.Cmd, " ")
+	id := map[string]string{"execID": ex.id}
+	e.emit(u, apievents.Action(string(apievents.ActionExecCreate)+": "+cmd), id)
+	e.emit(u, apievents.Action(string(apievents.ActionExecStart)+": "+cmd), id)
+	_, err = e.runExec(ctx, ex, treq, f)
+	_ = f.Close()
+	if err != nil {
+		return -1, "", err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	out, _ := io.ReadAll(io.LimitReader(conn, 64<<10))
+	select {
+	case <-ex.done:
+	case <-ctx.Done():
+		_ = e.o.Tasks.Signal(context.WithoutCancel(ctx), string(u.id), ex.id, int(unix.SIGKILL))
+		return -1, string(out), ctx.Err()
+	}
+	return e.execs.snapshot(ex).status.ExitCode, string(out), nil
+}
+
+// pair makes a connected pair of sockets, one for the supervisor.
+func pair() (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "pair"), os.NewFile(uintptr(fds[1]), "pair")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return conn, theirs, nil
+}

@@ -1,0 +1,223 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containerd/errdefs"
+	apicontainer "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/archive"
+	"github.com/wherry-engine/wherry/engine/rootfs"
+)
+
+// openRoot opens the root mount of a container; the supervisor mounts it if it
+// is not. close gives it back.
+func (e *Engine) openRoot(ctx context.Context, id container.ID) (root *os.File, closeRoot func(), err error) {
+	desc, err := e.o.Layers.Root(ctx, id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the writable layer: %w", err)
+	}
+	root, err = e.o.Tasks.OpenRoot(ctx, string(id), desc)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the root file system: %w", err)
+	}
+	return root, func() {
+		if err := errors.Join(root.Close(), e.o.Tasks.CloseRoot(context.WithoutCancel(ctx), string(id))); err != nil {
+			e.log.Warn("close root file system", "container", id, "err", err)
+		}
+	}, nil
+}
+
+// view opens the file system of a container as it sees it: the root and what
+// is mounted in it.
+func (e *Engine) view(ctx context.Context, u *unit) (*archive.View, func(), error) {
+	root, closeRoot, err := e.openRoot(ctx, u.id)
+	if err != nil {
+		return nil, nil, err
+	}
+	v := &archive.View{Root: root, Mounts: map[string]archive.Mount{}}
+	done := undo{func(context.Context) error { closeRoot(); return nil }}
+	closeAll := func() {
+		if err := done.run(context.WithoutCancel(ctx)); err != nil {
+			e.log.Warn("close mounts of container", "container", u.id, "err", err)
+		}
+	}
+	for _, m := range u.spec.Load().Mounts {
+		f, err := e.openMount(ctx, u, m, &done)
+		if err != nil {
+			closeAll()
+			return nil, nil, fmt.Errorf("open mount %s: %w", m.Destination, err)
+		}
+		if f != nil {
+			v.Mounts[m.Destination] = archive.Mount{Source: f, ReadOnly: !m.RW}
+			done.add(func(context.Context) error { return f.Close() })
+		}
+	}
+	return v, closeAll, nil
+}
+
+// openMount opens what is mounted at one place, or returns nil if there is
+// nothing to see: a bind whose source is gone, a tmpfs of a stopped container.
+func (e *Engine) openMount(ctx context.Context, u *unit, m container.Mount, done *undo) (*os.File, error) {
+	switch m.Type {
+	case mount.TypeTmpfs:
+		return e.openInside(u, m.Destination), nil
+	case mount.TypeVolume:
+		host, err := e.o.Volumes.Mount(ctx, m.Name, string(u.id)+"-cp")
+		if err != nil {
+			return nil, err
+		}
+		done.add(func(ctx context.Context) error { return e.o.Volumes.Unmount(ctx, m.Name, string(u.id)+"-cp") })
+		if m.Subpath != "" {
+			if host, err = subpath(host, m.Subpath); err != nil {
+				return nil, err
+			}
+		}
+		return os.OpenFile(host, unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
+	f, err := os.OpenFile(m.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return f, err
+}
+
+// openInside opens a mount point in the mount namespace of a running
+// container; nil if that cannot be done. The process is pinned, so that its
+// number cannot become another's.
+func (e *Engine) openInside(u *unit, dest string) *os.File {
+	pid := u.status.Load().Pid
+	if pid == 0 {
+		return nil
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(pidfd)
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	if unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil || u.status.Load().Pid != pid {
+		return nil
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(int(root.Fd()), dest[1:], &how)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), dest)
+}
+
+// withView runs fn on the file system of a container.
+func (e *Engine) withView(ctx context.Context, ref string, fn func(*unit, *archive.View) error) error {
+	u, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	if u.status.Load().State == container.StateRemoving {
+		return conflict("container %s is being removed", u.id)
+	}
+	v, closeView, err := e.view(ctx, u)
+	if err != nil {
+		return err
+	}
+	defer closeView()
+	return fn(u, v)
+}
+
+// ArchiveStat describes a path of a container. NotFound.
+func (e *Engine) ArchiveStat(ctx context.Context, ref, path string) (st apicontainer.PathStat, err error) {
+	err = e.withView(ctx, ref, func(u *unit, v *archive.View) error {
+		st, err = v.Stat(path)
+		return pathError(u, path, err)
+	})
+	return st, err
+}
+
+// pathError names the container in an error of a path.
+func pathError(u *unit, path string, err error) error {
+	if errdefs.IsNotFound(err) {
+		return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("Could not find the file %s in container %s", path, u.name()))
+	}
+	return err
+}
+
+// ArchiveGet writes a path of a container as a tar stream; begin is called with
+// its description first. NotFound.
+func (e *Engine) ArchiveGet(ctx context.Context, ref, path string, begin func(apicontainer.PathStat) io.Writer) error {
+	return e.withView(ctx, ref, func(u *unit, v *archive.View) error {
+		st, err := v.Stat(path)
+		if err != nil {
+			return pathError(u, path, err)
+		}
+		e.emit(u, apievents.ActionArchivePath, nil)
+		return v.Get(ctx, path, begin(st))
+	})
+}
+
+// ArchivePut unpacks an uncompressed tar stream into a container. NotFound,
+// InvalidArgument, PermissionDenied (read-only).
+func (e *Engine) ArchivePut(ctx context.Context, ref string, req container.PutRequest, r io.Reader) error {
+	return e.withView(ctx, ref, func(u *unit, v *archive.View) error {
+		s := u.spec.Load()
+		if err := v.CheckWritable(req.Path, s.HostConfig.ReadonlyRootfs); err != nil {
+			return err
+		}
+		opts := archive.PutOptions{Path: req.Path, NoOverwriteDirNonDir: req.NoOverwriteDirNonDir, CopyUIDGID: req.CopyUIDGID}
+		if req.CopyUIDGID && s.Config.User != "" {
+			uid, gid, err := rootfs.User(v.Root, s.Config.User)
+			if err != nil {
+				return err
+			}
+			opts.Owner = &[2]int{uid, gid}
+		}
+		if err := v.Put(ctx, opts, r); err != nil {
+			return pathError(u, req.Path, err)
+		}
+		e.emit(u, apievents.ActionExtractToDir, nil)
+		return nil
+	})
+}
+
+// Export writes the root file system as a tar stream.
+func (e *Engine) Export(ctx context.Context, ref string, begin func() io.Writer) error {
+	u, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	root, closeRoot, err := e.openRoot(ctx, u.id)
+	if err != nil {
+		return err
+	}
+	defer closeRoot()
+	e.emit(u, apievents.ActionExport, nil)
+	return (&archive.View{Root: root}).Export(ctx, begin())
+}
+
+// Changes lists what differs from the image.
+func (e *Engine) Changes(ctx context.Context, ref string) ([]apicontainer.FilesystemChange, error) {
+	u, err := e.index.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := e.o.Layers.Changes(ctx, u.id)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]apicontainer.FilesystemChange, 0, len(changes))
+	for _, c := range changes {
+		out = append(out, apicontainer.FilesystemChange{Kind: apicontainer.ChangeType(c.Kind), Path: c.Path})
+	}
+	return out, nil
+}

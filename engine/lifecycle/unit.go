@@ -1,0 +1,70 @@
+package lifecycle
+
+import (
+	"sync"
+	"sync/atomic"
+
+	apicontainer "github.com/moby/moby/api/types/container"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/health"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// unit is one container: the spec the user asked for, the status the engine
+// learned, and the handle of its present life. Spec and status are replaced as
+// wholes, by the owner only; anyone may read them.
+type unit struct {
+	id     container.ID
+	spec   atomic.Pointer[container.Spec]
+	status atomic.Pointer[container.Status]
+	owner  owner
+
+	mu     sync.Mutex // guards handle
+	handle handle
+}
+
+// handle is what exists only while this daemon runs.
+type handle struct {
+	attach  []pending    // connections that came before the start
+	waits   []pendWait   // likewise; given to the supervisor with the start
+	waiters []*waiter    // waits this daemon answers itself
+	mail    []task.Event // news not yet applied, in order
+	reading bool         // somebody applies mail
+	probe   *health.Probe
+	// lastHealth is what was known when a pause interrupted the checks.
+	lastHealth *apicontainer.Health
+	gone       bool // removed
+	// restarting keeps an AutoRemove container from being removed between stop and start.
+	restarting bool
+}
+
+type pending struct {
+	task.Attachment
+	close func()
+}
+
+type pendWait struct {
+	task.Waiter
+}
+
+// owner runs functions one after another: whoever calls owns the container for
+// that time. It costs an idle container one word.
+type owner struct {
+	mu sync.Mutex
+}
+
+func (o *owner) do(fn func() error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return fn()
+}
+
+func (u *unit) name() string { return u.spec.Load().Name }
+
+// isUp reports whether the container has processes, or will by itself.
+func isUp(s container.State) bool {
+	return s == container.StateRunning || s == container.StatePaused || s == container.StateRestarting
+}
+
+func (u *unit) up() bool { return isUp(u.status.Load().State) }

@@ -1,0 +1,221 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	apicontainer "github.com/moby/moby/api/types/container"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/task"
+)
+
+// waiter is a wait that this daemon answers.
+type waiter struct {
+	cond container.WaitCondition
+	ch   chan container.WaitResult // of one
+}
+
+func waitResult(st *container.Status) container.WaitResult {
+	return container.WaitResult{ExitCode: st.ExitCode, Error: st.Error}
+}
+
+// Wait waits for a condition. InvalidArgument for an unknown one.
+func (e *Engine) Wait(ctx context.Context, ref string, req container.WaitRequest) (container.WaitResult, error) {
+	u, err := e.index.find(ref)
+	if err != nil {
+		return container.WaitResult{}, err
+	}
+	switch req.Condition {
+	case "":
+		req.Condition = apicontainer.WaitConditionNotRunning
+	case apicontainer.WaitConditionNotRunning, apicontainer.WaitConditionNextExit, apicontainer.WaitConditionRemoved:
+	default:
+		return container.WaitResult{}, invalid("invalid condition: %q", req.Condition)
+	}
+	var w *waiter
+	var result container.WaitResult
+	err = u.owner.do(func() (err error) {
+		result, w, err = e.enterWait(context.WithoutCancel(ctx), u, req)
+		return err
+	})
+	if err != nil || w == nil {
+		return result, err
+	}
+	if req.Begin != nil {
+		req.Begin()
+	}
+	select {
+	case r := <-w.ch:
+		return r, nil
+	case <-ctx.Done():
+		u.leave(w)
+		return container.WaitResult{}, ctx.Err()
+	case <-e.run.Done():
+		u.leave(w)
+		return container.WaitResult{}, errdefs.ErrUnavailable.WithMessage("the daemon is shutting down")
+	}
+}
+
+// enterWait answers a wait at once, gives its connection away, or returns a
+// waiter. The caller owns u.
+func (e *Engine) enterWait(ctx context.Context, u *unit, req container.WaitRequest) (container.WaitResult, *waiter, error) {
+	e.refresh(ctx, u)
+	st := u.status.Load()
+	up := u.up()
+	if u.isGone() || req.Condition == apicontainer.WaitConditionNotRunning && !up {
+		return waitResult(st), nil, nil
+	}
+	// A removal is announced by the supervisor only where it ends with the task.
+	spec := u.spec.Load()
+	byTask := req.Condition != apicontainer.WaitConditionRemoved || spec.HostConfig.AutoRemove
+	if req.Hand == nil || !byTask || st.State == container.StateRemoving {
+		return container.WaitResult{}, u.join(req.Condition), nil
+	}
+	conn, err := req.Hand()
+	if err != nil {
+		return container.WaitResult{}, nil, err
+	}
+	f, err := connFile(conn)
+	if err != nil {
+		return container.WaitResult{}, nil, err
+	}
+	if !up {
+		u.mu.Lock()
+		u.handle.waits = append(u.handle.waits, pendWait{task.Waiter{Conn: f, Condition: task.WaitCondition(req.Condition)}})
+		u.mu.Unlock()
+		return container.WaitResult{Handed: true}, nil, nil
+	}
+	defer f.Close()
+	if err := e.o.Tasks.HandWait(ctx, string(u.id), task.WaitCondition(req.Condition), f); err != nil {
+		writeWait(f, container.WaitResult{ExitCode: -1, Error: err.Error()})
+	}
+	return container.WaitResult{Handed: true}, nil, nil
+}
+
+// writeWait answers a wait whose connection was taken from the API server, in
+// the form of the supervisor's answer: one HTTP chunk and the last.
+func writeWait(f *os.File, r container.WaitResult) {
+	resp := apicontainer.WaitResponse{StatusCode: int64(r.ExitCode)}
+	if r.Error != "" {
+		resp.Error = &apicontainer.WaitExitError{Message: r.Error}
+	}
+	body, err := json.Marshal(resp)
+	if err != nil {
+		return
+	}
+	body = append(body, '\n')
+	// Nobody to tell if the client is gone.
+	_, _ = fmt.Fprintf(f, "%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+}
+
+// connFile duplicates the descriptor of a unix or TCP connection and closes the connection.
+func connFile(conn net.Conn) (*os.File, error) {
+	defer conn.Close()
+	fc, ok := conn.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, errdefs.ErrInternal.WithMessage("the connection has no descriptor")
+	}
+	return fc.File()
+}
+
+func (u *unit) join(cond container.WaitCondition) *waiter {
+	w := &waiter{cond: cond, ch: make(chan container.WaitResult, 1)}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.handle.waiters = append(u.handle.waiters, w)
+	return w
+}
+
+func (u *unit) leave(w *waiter) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.handle.waiters = slices.DeleteFunc(u.handle.waiters, func(x *waiter) bool { return x == w })
+}
+
+// exited answers the waits for the end of a process.
+func (u *unit) exited(r container.WaitResult) {
+	u.answer(r, func(c container.WaitCondition) bool { return c != apicontainer.WaitConditionRemoved })
+}
+
+// removed answers all waits: there is nothing left to wait for.
+func (u *unit) removed(r container.WaitResult) {
+	u.mu.Lock()
+	u.handle.gone = true
+	waits, attach := u.handle.waits, u.handle.attach
+	u.handle.waits, u.handle.attach = nil, nil
+	u.mu.Unlock()
+	for _, w := range waits {
+		writeWait(w.Conn, r)
+		_ = w.Conn.Close()
+	}
+	for _, a := range attach {
+		a.close()
+	}
+	u.answer(r, func(container.WaitCondition) bool { return true })
+}
+
+func (u *unit) answer(r container.WaitResult, which func(container.WaitCondition) bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.handle.waiters = slices.DeleteFunc(u.handle.waiters, func(w *waiter) bool {
+		if which(w.cond) {
+			w.ch <- r
+			return true
+		}
+		return false
+	})
+}
+
+func (u *unit) isGone() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.handle.gone
+}
+
+// takeAttach removes the connections that wait for the start.
+func (u *unit) takeAttach() []pending {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	out := u.handle.attach
+	u.handle.attach = nil
+	return out
+}
+
+// giveConnections adds the waiting connections to a start. The returned
+// function is told how it went: after a success they are the supervisor's.
+func (u *unit) giveConnections(sf *task.StartFiles) func(started bool) {
+	u.mu.Lock()
+	attach, waits := u.handle.attach, u.handle.waits
+	u.handle.attach, u.handle.waits = nil, nil
+	u.mu.Unlock()
+	for i, a := range attach {
+		if i == 0 {
+			sf.Attach, sf.AttachRequest = a.Conn, a.Request
+			continue
+		}
+		sf.Attachments = append(sf.Attachments, a.Attachment)
+	}
+	for _, w := range waits {
+		sf.Waits = append(sf.Waits, w.Waiter)
+	}
+	return func(started bool) {
+		if !started {
+			u.mu.Lock()
+			u.handle.attach, u.handle.waits = attach, waits
+			u.mu.Unlock()
+			return
+		}
+		for _, a := range attach {
+			_ = a.Conn.Close()
+		}
+		for _, w := range waits {
+			_ = w.Conn.Close()
+		}
+	}
+}
