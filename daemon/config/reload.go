@@ -1,10 +1,5 @@
 package config
 
-import (
-	"maps"
-	"slices"
-)
-
 // Merge returns the configuration in force after a reload: old with what may
 // change taken from fresh. changed and fixed name the keys that differ and were
 // taken, or differ and need a restart.
@@ -42,15 +37,4 @@ func Reloadable(c *Config) map[string]string {
 		}
 	}
 	return attrs
-}
-
-// keysOf is for tests: the names of all keys, in order.
-func keysOf() []string {
-	set := map[string]bool{}
-	for _, o := range options(defaults()) {
-		if o.key != "" {
-			set[o.key] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(set))
 }
