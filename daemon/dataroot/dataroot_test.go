@@ -1,0 +1,55 @@
+package dataroot
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestOnlyOneDaemon(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "root")
+	r, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "in use by another daemon") {
+		t.Errorf("second: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err = Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	for text, fine := range map[string]bool{"1\n": true, "": true, "2\n": false, "x\n": false} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "VERSION")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Open(dir)
+		if (err == nil) != fine {
+			t.Errorf("%q: %v", text, err)
+		}
+		if err == nil {
+			r.Close()
+			continue
+		}
+		if got, _ := os.ReadFile(path); string(got) != text {
+			t.Errorf("%q became %q", text, got)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "volumes")); err == nil {
+			t.Errorf("%q: directories were made", text)
+		}
+	}
+}
