@@ -60,6 +60,9 @@ func busyboxRoot(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
+	if err := os.Mkdir(filepath.Join(root, "root"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	write := func(name, text string, mode os.FileMode) {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(text), mode); err != nil {
 			t.Fatal(err)

@@ -28,3 +28,5 @@ func waitid(pidfd int, si *siginfo) error {
 		return nil
 	}
 }
+
+func uintptrOf(si *siginfo) uintptr { return uintptr(unsafe.Pointer(si)) }

@@ -73,8 +73,9 @@ func memoryV1(l *list, h *Host, path string, m *specs.LinuxMemory) error {
 	// The kernel wants limit <= limit with swap at every moment.
 	swapFirst := false
 	if limit != nil && swap != nil {
+		// 0: a new cgroup, without limits yet
 		current := readInt(h.V1("memory"), path, "memory.limit_in_bytes")
-		swapFirst = *swap < 0 || (*limit >= 0 && *swap >= current)
+		swapFirst = current > 0 && (*swap < 0 || (*limit >= 0 && *swap >= current))
 	}
 	setLimit := func() {
 		if limit != nil && *limit != 0 {

@@ -57,6 +57,8 @@ type setup struct {
 	root    int // the root of the container
 	console int // master of the pseudo-terminal
 	user    user
+	// chdirLater: the working directory can be entered by the user only.
+	chdirLater bool
 }
 
 // startError is a request that cannot be run, with the code users expect.
@@ -148,8 +150,10 @@ func (s *setup) run() error {
 		step{"user", s.resolveUser},
 		step{"attributes", s.attributes},
 		step{"standard streams", s.ownStdio},
-		step{"capabilities", s.dropPrivileges},
+		step{"descriptors", s.closeUnneeded},
 		step{"working directory", s.workingDir},
+		step{"capabilities", s.dropPrivileges},
+		step{"working directory", s.workingDirAsUser},
 		step{"program", s.exec},
 	)
 }

@@ -17,6 +17,11 @@ const (
 // effective, for the one thing that comes last: the seccomp filter.
 func (s *setup) dropPrivileges() error {
 	p := &s.cfg.Process
+	if p.ResolveUser && s.user.uid != 0 {
+		// The caller did not know who it would be; this is what the exec of an
+		// ordinary user leaves.
+		p.Effective, p.Permitted = p.Ambient, p.Ambient
+	}
 	if p.SetCaps {
 		if err := dropBounding(p.Bounding); err != nil {
 			return err

@@ -95,21 +95,73 @@ func userError(err error) error {
 	return err
 }
 
-// workingDir enters the working directory, making it if it is missing. A
-// directory outside of the root, reached through an inherited descriptor, is
-// refused.
-func (s *setup) workingDir() error {
-	cwd := s.cfg.Process.Cwd
-	if cwd == "" {
-		cwd = "/"
+// closeUnneeded leaves no way to the host open: from here on, nothing but the
+// socket, the terminal and the reaper's program is needed.
+func (s *setup) closeUnneeded() error {
+	keep := -1
+	if s.cfg.Process.Init {
+		keep = s.cfg.Process.ProgramFD
 	}
-	if err := unix.Chdir(cwd); err != nil {
-		return &startError{code: 126, msg: fmt.Sprintf("chdir to cwd (%q) set in config.json failed: %v", cwd, err)}
+	for i, fd := range s.fds {
+		if i != keep {
+			unix.Close(fd)
+		}
+	}
+	own := []int{s.proc, s.newProc, s.null}
+	if s.cfg.Join {
+		own = append(own, s.root) // else it is one of those passed
+	}
+	for _, fd := range own {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
+// workingDir enters the working directory with all privileges; the user may
+// have no right to pass through its parents.
+func (s *setup) workingDir() error {
+	err := s.chdir()
+	s.chdirLater = errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
+	if s.chdirLater { // a file system that distrusts root
+		return nil
+	}
+	return cwdError(s.cwd(), err)
+}
+
+func (s *setup) workingDirAsUser() error {
+	if !s.chdirLater {
+		return nil
+	}
+	return cwdError(s.cwd(), s.chdir())
+}
+
+func (s *setup) cwd() string {
+	if s.cfg.Process.Cwd == "" {
+		return "/"
+	}
+	return s.cfg.Process.Cwd
+}
+
+func cwdError(cwd string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &startError{code: 126, msg: fmt.Sprintf("chdir to cwd (%q) set in config.json failed: %v", cwd, err)}
+}
+
+// chdir refuses a directory outside of the root, which only a descriptor that
+// leads out can reach.
+func (s *setup) chdir() error {
+	if err := unix.Chdir(s.cwd()); err != nil {
+		return err
 	}
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Getcwd(buf)
 	if err != nil || n == 0 || buf[0] != '/' {
-		return &startError{code: 126, msg: fmt.Sprintf("current working directory is outside of container mount namespace root: %q", cwd)}
+		_ = unix.Chdir("/")
+		return errors.New("current working directory is outside of container mount namespace root")
 	}
 	return nil
 }

@@ -5,7 +5,6 @@
 package seccomp
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -30,9 +29,10 @@ type Program struct {
 const maxLen = 4096
 
 // cache of assembled programs by content: an engine has a handful of profiles.
+// (The content itself is the key: a hash would link all of crypto.)
 var cache struct {
 	sync.Mutex
-	programs map[[sha256.Size]byte]*Program
+	programs map[string]*Program
 }
 
 const cacheSize = 64
@@ -44,7 +44,7 @@ func Compile(config *specs.LinuxSeccomp) (*Program, error) {
 	if config == nil {
 		return &Program{}, nil
 	}
-	key := digest(config)
+	key := content(config)
 	cache.Lock()
 	p := cache.programs[key]
 	cache.Unlock()
@@ -58,7 +58,7 @@ func Compile(config *specs.LinuxSeccomp) (*Program, error) {
 	cache.Lock()
 	defer cache.Unlock()
 	if cache.programs == nil || len(cache.programs) >= cacheSize {
-		cache.programs = make(map[[sha256.Size]byte]*Program)
+		cache.programs = make(map[string]*Program)
 	}
 	cache.programs[key] = p
 	return p, nil
@@ -153,8 +153,8 @@ func chosen(config *specs.LinuxSeccomp) ([]*abi, error) {
 	return list, nil
 }
 
-// digest identifies a configuration by its content.
-func digest(c *specs.LinuxSeccomp) [sha256.Size]byte {
+// content identifies a configuration by its content.
+func content(c *specs.LinuxSeccomp) string {
 	b := make([]byte, 0, 16<<10)
 	str := func(s string) { b = append(append(b, s...), 0) }
 	num := func(n uint64) { b = binary.LittleEndian.AppendUint64(b, n) }
@@ -191,5 +191,5 @@ func digest(c *specs.LinuxSeccomp) [sha256.Size]byte {
 			str(string(a.Op))
 		}
 	}
-	return sha256.Sum256(b)
+	return string(b)
 }

@@ -1,0 +1,294 @@
+package ocirun
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/profile"
+)
+
+// start makes a container that runs until the test ends.
+func start(t testing.TB, r *Runtime, req *CreateRequest) *Container {
+	t.Helper()
+	if req.ID == "" {
+		req.ID = testID(t)
+	}
+	c, err := r.Create(context.Background(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.PidfdSendSignal(int(c.PidFD.Fd()), unix.SIGKILL, nil, 0)
+		wait(t, c.PidFD)
+		c.PidFD.Close()
+		if c.Console != nil {
+			c.Console.Close()
+		}
+		remove(t, r, c)
+	})
+	return c
+}
+
+func execIn(t testing.TB, r *Runtime, c *Container, spec *specs.Spec, change func(*ExecRequest), args ...string) (result, error) {
+	t.Helper()
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	p := *spec.Process
+	p.Args = args
+	req := &ExecRequest{Pid: c.Pid, PidFD: c.PidFD, Spec: spec, Process: &p, Cgroup: c.Cgroup, Stdout: pw, Stderr: pw}
+	if change != nil {
+		change(req)
+	}
+	proc, err := r.Exec(context.Background(), req)
+	pw.Close()
+	if err != nil {
+		return result{}, err
+	}
+	defer proc.PidFD.Close()
+	out, _ := io.ReadAll(pr)
+	return result{string(out), wait(t, proc.PidFD)}, nil
+}
+
+func TestExec(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	req := sh(root, "exec sleep 60")
+	mem := int64(64 << 20)
+	req.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &mem}
+	req.Spec.Linux.Namespaces = append(req.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	var err error
+	if req.Spec.Linux.Seccomp, err = profile.Default(req.Spec); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, r, req)
+	for _, tt := range []struct {
+		name   string
+		change func(*ExecRequest)
+		script string
+		want   string
+		code   int
+	}{
+		{"basics", nil, "hostname; pwd; id; cat /proc/1/comm; exit 5", "box\n/\nuid=0(root) gid=0(root)\nsleep\n", 5},
+		{"namespaces", nil, "for n in pid mnt uts ipc net cgroup; do [ $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) ] || echo $n; done", "", 0},
+		{"cgroups", nil, "grep -v ':/$' /proc/self/cgroup", "", 1},
+		{"security", nil, "grep -E 'CapEff|CapBnd|Seccomp:' /proc/self/status", "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nSeccomp:\t2\n", 0},
+		{"descriptors", nil, "ls /proc/self/fd", "0\n1\n2\n3\n", 0},
+		{"user", func(q *ExecRequest) { q.ResolveUser, q.User = true, "1000" }, "id; echo $HOME", "uid=1000(app) gid=1001(appgrp) groups=44(video),50(staff)\n/home/app\n", 0},
+		{"working directory", func(q *ExecRequest) { q.Process.Cwd = "/home/app" }, "pwd", "/home/app\n", 0},
+		{"orphan's parent", nil, "grep PPid /proc/self/status", "PPid:\t0\n", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			script := tt.script
+			if tt.name == "orphan's parent" {
+				script = "exec " + script
+			}
+			res, err := execIn(t, r, c, req.Spec, tt.change, "sh", "-c", script)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(result{tt.want, tt.code}, res, cmp.AllowUnexported(result{})); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+	t.Run("not found", func(t *testing.T) {
+		_, err := execIn(t, r, c, req.Spec, nil, "foo")
+		var se *StartError
+		if !errors.As(err, &se) || se.Code != 127 || se.Msg != `exec: "foo": executable file not found in $PATH` {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("working directory of the host", func(t *testing.T) {
+		for _, dir := range []string{"/proc/self/fd/3", "/proc/self/fd/4", "/proc/self/fd/5", "/proc/self/fd/6", "/proc/self/fd/7", "/proc/self/fd/8", "/proc/self/fd/9"} {
+			res, err := execIn(t, r, c, req.Spec, func(q *ExecRequest) { q.Process.Cwd = dir }, "ls")
+			if err == nil {
+				t.Errorf("%s: no error, %+v", dir, res)
+			}
+		}
+	})
+}
+
+func TestExecStopped(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	spec := testSpec(root, "true")
+	c, err := r.Create(context.Background(), &CreateRequest{ID: testID(t), Spec: spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.PidFD.Close()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, c.PidFD)
+	_, err = execIn(t, r, c, spec, nil, "true")
+	if !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("got %v", err)
+	}
+	remove(t, r, c)
+}
+
+func TestTerminal(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	req := sh(root, "tty; stty size; ls -l /dev/console | grep -c 'c.*136'; stat -c %u $(tty); exec sleep 60")
+	req.Spec.Process.Terminal = true
+	req.Width, req.Height = 91, 33
+	req.ResolveUser, req.User = true, "app"
+	c := start(t, r, req)
+	want := "/dev/pts/0\r\n33 91\r\n1\r\n1000\r\n"
+	if got := readConsole(t, c.Console, len(want)); got != want {
+		t.Errorf("got %q", got)
+	}
+	spec := *req.Spec
+	p := *spec.Process
+	p.Args = []string{"sh", "-c", "tty; stty size; read x; echo got $x"}
+	proc, err := r.Exec(context.Background(), &ExecRequest{Pid: c.Pid, PidFD: c.PidFD, Spec: &spec, Process: &p, Cgroup: c.Cgroup, Width: 50, Height: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proc.PidFD.Close()
+	defer proc.Console.Close()
+	want = "/dev/pts/1\r\n20 50\r\n"
+	if got := readConsole(t, proc.Console, len(want)); got != want {
+		t.Errorf("got %q", got)
+	}
+	if _, err := proc.Console.WriteString("word\n"); err != nil {
+		t.Fatal(err)
+	}
+	want = "word\r\ngot word\r\n"
+	if got := readConsole(t, proc.Console, len(want)); got != want {
+		t.Errorf("got %q", got)
+	}
+	if code := wait(t, proc.PidFD); code != 0 {
+		t.Error("exit code", code)
+	}
+}
+
+func TestTerminalWithInit(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	req := sh(root, "tty; exec cat")
+	req.Spec.Process.Terminal = true
+	req.Init = true
+	c := start(t, r, req)
+	want := "/dev/pts/0\r\n"
+	if got := readConsole(t, c.Console, len(want)); got != want {
+		t.Errorf("got %q", got)
+	}
+	// ^C reaches the program, which is in the foreground, and not only init.
+	if _, err := c.Console.WriteString("\x03"); err != nil {
+		t.Fatal(err)
+	}
+	if code := wait0(t, c.PidFD); code != 130 {
+		t.Error("exit code", code)
+	}
+}
+
+// wait0 waits without reaping.
+func wait0(t *testing.T, pidfd *os.File) int {
+	t.Helper()
+	var si siginfo
+	for {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, 5000)
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, pidfd.Fd(), uintptrOf(&si), unix.WEXITED|unix.WNOWAIT, 0, 0)
+		if errno == unix.EINTR {
+			continue
+		}
+		if si.code == 1 {
+			return int(si.status)
+		}
+		return 128 + int(si.status)
+	}
+}
+
+func readConsole(t *testing.T, console *os.File, n int) string {
+	t.Helper()
+	if err := console.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, n)
+	got, _ := io.ReadFull(console, buf)
+	return string(buf[:got])
+}
+
+func TestPauseUpdateKill(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	ctx := context.Background()
+	req := sh(root, "sleep 60 & sleep 60 & wait")
+	c := start(t, r, req)
+	if err := r.Pause(ctx, c.Cgroup); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := r.Paused(c.Cgroup); !frozen || err != nil {
+		t.Error("not frozen:", err)
+	}
+	if err := r.Resume(ctx, c.Cgroup); err != nil {
+		t.Fatal(err)
+	}
+	mem, pids := int64(16<<20), int64(33)
+	err := r.Update(ctx, c.Cgroup, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &mem}, Pids: &specs.LinuxPids{Limit: &pids}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hi := r.cgroups.V1("pids"); hi != nil {
+		b, _ := os.ReadFile(hi.Dir(c.Cgroup) + "/pids.max")
+		if strings.TrimSpace(string(b)) != "33" {
+			t.Errorf("pids.max is %q", b)
+		}
+	}
+	all, err := r.Pids(c.Cgroup)
+	if err != nil || len(all) == 0 {
+		t.Error("pids", all, err)
+	}
+	if err := r.KillAll(c.Cgroup, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code := wait0(t, c.PidFD); code != 137 {
+		t.Error("exit code", code)
+	}
+}
+
+func TestOOM(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	mem := int64(8 << 20)
+	req := sh(root, "head -c 200m /dev/zero | tail; :")
+	req.Spec.Process.Args = []string{"sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M count=1"}
+	req.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &mem, Swap: &mem}
+	c := start(t, r, req)
+	wait0(t, c.PidFD)
+	n, err := r.OOMKills(c.Cgroup)
+	if err != nil || n == 0 {
+		t.Error("OOM kills:", n, err)
+	}
+}
+
+func BenchmarkExec(b *testing.B) {
+	r := newRuntime(b)
+	root := busyboxRoot(b)
+	req := sh(root, "exec sleep 60")
+	c := start(b, r, req)
+	for b.Loop() {
+		if res, err := execIn(b, r, c, req.Spec, nil, "/bin/true"); err != nil || res.code != 0 {
+			b.Fatal(res, err)
+		}
+	}
+}
