@@ -19,10 +19,10 @@ import (
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/session"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 
-	"github.com/wherry-engine/wherry/image"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/task"
 )
@@ -38,8 +38,8 @@ type Store interface {
 	RegistryHosts() docker.RegistryHosts
 	// Namespace of containerd's metadata that holds everything above.
 	Namespace() string
-	// Resolver finds the finished image.
-	image.Resolver
+	// Name points a name at an image's target.
+	Name(ctx context.Context, name string, target ocispec.Descriptor) error
 }
 
 // Options of a Builder. All but CgroupParent and Network are required.

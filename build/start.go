@@ -142,7 +142,7 @@ func newWorker(ctx context.Context, opt Options) (*worker, error) {
 		ContentStore:     cs,
 		Applier:          apply.NewFileSystemApplier(cs),
 		Differ:           walking.NewWalkingDiff(cs),
-		ImageStore:       namespacedImages{st.ImageStore(), st.Namespace()},
+		ImageStore:       namedImages{st.ImageStore(), st},
 		RegistryHosts:    st.RegistryHosts(),
 		LeaseManager:     leaseutil.WithNamespace(st.LeaseManager(), st.Namespace()),
 		GarbageCollect:   st.GarbageCollect,

@@ -28,9 +28,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// danglingPrefix names images that a build gave no name, so that they stay
-// until they are pruned.
-const danglingPrefix = "moby-dangling"
+// danglingPrefix begins the names of images that a build gave none; BuildKit
+// adds "@" and the digest (image/store's DanglingPrefix).
+const danglingPrefix = "dangling"
 
 // exporterMoby is what older clients call storing an image in the engine.
 const exporterMoby = "moby"
@@ -206,33 +206,43 @@ func chainOf(ctx context.Context, ref cache.ImmutableRef, g session.Group) (stri
 	return ociidentity.ChainID(ids).String(), ref.Finalize(ctx)
 }
 
-// namespacedImages puts the engine's namespace into every call.
-type namespacedImages struct {
+// namedImages gives BuildKit the engine's image records: in the engine's
+// namespace, and named by its rules (an image that loses its last name stays
+// as a dangling one).
+type namedImages struct {
 	images.Store
-	ns string
+	store Store
 }
 
-func (n namespacedImages) ctx(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, n.ns)
+func (n namedImages) ctx(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, n.store.Namespace())
 }
 
-func (n namespacedImages) Get(ctx context.Context, name string) (images.Image, error) {
+func (n namedImages) Get(ctx context.Context, name string) (images.Image, error) {
 	return n.Store.Get(n.ctx(ctx), name)
 }
 
-func (n namespacedImages) List(ctx context.Context, filters ...string) ([]images.Image, error) {
+func (n namedImages) List(ctx context.Context, filters ...string) ([]images.Image, error) {
 	return n.Store.List(n.ctx(ctx), filters...)
 }
 
-func (n namespacedImages) Create(ctx context.Context, img images.Image) (images.Image, error) {
-	return n.Store.Create(n.ctx(ctx), img)
+// Create and Update both name the image: BuildKit calls one or the other,
+// depending on whether the name exists.
+func (n namedImages) Create(ctx context.Context, img images.Image) (images.Image, error) {
+	if err := n.store.Name(ctx, img.Name, img.Target); err != nil {
+		return images.Image{}, err
+	}
+	return n.Get(ctx, img.Name)
 }
 
-func (n namespacedImages) Update(ctx context.Context, img images.Image, fields ...string) (images.Image, error) {
-	return n.Store.Update(n.ctx(ctx), img, fields...)
+func (n namedImages) Update(ctx context.Context, img images.Image, _ ...string) (images.Image, error) {
+	if _, err := n.Get(ctx, img.Name); err != nil {
+		return images.Image{}, err
+	}
+	return n.Create(ctx, img)
 }
 
-func (n namespacedImages) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {
+func (n namedImages) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {
 	return n.Store.Delete(n.ctx(ctx), name, opts...)
 }
 

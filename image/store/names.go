@@ -25,6 +25,15 @@ func isDangling(name string) bool { return strings.HasPrefix(name, DanglingPrefi
 
 func danglingName(d digest.Digest) string { return DanglingPrefix + d.String() }
 
+// familiar is a record's name as people read it; "" for none.
+func familiar(name string) string {
+	ref, err := ociref.Parse(name)
+	if err != nil {
+		return ""
+	}
+	return ref.Familiar()
+}
+
 // setName points a name at a target. The image that had the name before stays
 // as a dangling one if the name was its last.
 func (s *Store) setName(ctx context.Context, name string, target ocispec.Descriptor, labels map[string]string) error {
@@ -56,6 +65,12 @@ func (s *Store) setName(ctx context.Context, name string, target ocispec.Descrip
 		return nil
 	}
 	return err
+}
+
+// Name points a normalised name, or a dangling one, at a target that is
+// completely here: what the builder does with its results.
+func (s *Store) Name(ctx context.Context, name string, target ocispec.Descriptor) error {
+	return s.setName(s.context(ctx), name, target, nil)
 }
 
 // keepDangling gives an image that loses a name a dangling record, if it has no other name.
