@@ -141,6 +141,7 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 	pp := &pipes{stdin: -1, stdout: -1, stderr: -1}
 	if req.Stdio.Terminal {
 		req.Process.Terminal = true
+		er.Width, er.Height = uint16(req.Stdio.Width), uint16(req.Stdio.Height)
 	} else if attached {
 		if pp, err = makePipes(req.Stdio.OpenStdin); err != nil {
 			t.leaveExec(e)
@@ -177,9 +178,6 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 	e.io.onStdinClosed = func() { t.mu.Lock(); defer t.mu.Unlock(); e.leaveLocked() }
 	e.io.onDetach = t.detachedClient
 	e.leaveLocked()
-	if std.Width > 0 && std.Height > 0 {
-		_ = e.io.resize(std.Width, std.Height)
-	}
 	return e, p.Pid, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strconv"
 	"time"
 
@@ -255,9 +256,10 @@ func (l *launch) create(ctx context.Context) error {
 	}
 	if req.Stdio.Terminal {
 		req.Spec.Process.Terminal = true
-		if req.Stdio.Width > 0 && req.Stdio.Height > 0 {
-			req.Spec.Process.ConsoleSize = &specs.Box{Width: uint(req.Stdio.Width), Height: uint(req.Stdio.Height)}
-		}
+		cr.Width, cr.Height = uint16(req.Stdio.Width), uint16(req.Stdio.Height)
+	}
+	if l := req.Spec.Linux; l != nil && l.CgroupsPath == "" && req.CgroupParent != "" {
+		l.CgroupsPath = path.Join(req.CgroupParent, t.id)
 	}
 	if t.netns >= 0 {
 		fd, err := unix.FcntlInt(uintptr(t.netns), unix.F_DUPFD_CLOEXEC, 0)
