@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/wherry-engine/wherry/image"
 	"github.com/wherry-engine/wherry/ociref"
@@ -148,6 +149,7 @@ func (d *deletion) untag(ctx context.Context, rec images.Image) error {
 		return fmt.Errorf("remove name %s: %w", rec.Name, err)
 	}
 	d.g.records = slices.DeleteFunc(d.g.records, func(r images.Image) bool { return r.Name == rec.Name })
+	d.s.emitID(ctx, apievents.ActionUnTag, d.g.target.Digest, familiar(rec.Name), d.g.target)
 	ref, err := ociref.Parse(rec.Name)
 	if err != nil {
 		d.done = append(d.done, image.Deleted{Untagged: rec.Name})
@@ -178,6 +180,7 @@ func (d *deletion) all(ctx context.Context) error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
+	d.s.emitID(ctx, apievents.ActionDelete, d.g.target.Digest, "", d.g.target)
 	d.done = append(d.done, image.Deleted{Deleted: d.g.target.Digest.String()})
 	d.s.parsed.forget(d.g.target.Digest)
 	return nil
@@ -209,14 +212,19 @@ func (s *Store) Prune(ctx context.Context, opts image.PruneOptions) ([]image.Del
 			return done, 0, err
 		}
 	}
-	if len(done) == 0 {
-		return nil, 0, nil
+	freed := int64(0)
+	if len(done) > 0 {
+		if _, err := s.collect(ctx); err != nil {
+			return done, 0, err
+		}
+		after, err := s.diskTotal(ctx)
+		if err != nil {
+			return done, 0, err
+		}
+		freed = max(before-after, 0)
 	}
-	if _, err := s.collect(ctx); err != nil {
-		return done, 0, err
-	}
-	after, err := s.diskTotal(ctx)
-	return done, max(before-after, 0), err
+	s.emitPrune(freed)
+	return done, freed, nil
 }
 
 func (s *Store) prunable(ctx context.Context, img image.Image, opts image.PruneOptions) bool {

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
+	apievents "github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -44,6 +45,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, ref string, cfg image.C
 	if err != nil {
 		return "", fmt.Errorf("import: %w", err)
 	}
+	s.emit(s.context(ctx), apievents.ActionImport, id.String(), id.String(), ocispec.Descriptor{})
 	sink{p}.status("", id.String())
 	return id, nil
 }
@@ -77,6 +79,7 @@ func (s *Store) Commit(ctx context.Context, parent *image.Image, cfg image.Confi
 	if err != nil {
 		return "", fmt.Errorf("commit: %w", err)
 	}
+	s.emit(s.context(ctx), apievents.ActionCreate, id.String(), familiar(name), ocispec.Descriptor{})
 	return id, nil
 }
 

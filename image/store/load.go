@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
+	apievents "github.com/moby/moby/api/types/events"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/wherry-engine/wherry/image"
@@ -39,6 +40,7 @@ func (s *Store) Load(ctx context.Context, r io.Reader, platforms []ocispec.Platf
 		if err := s.adopt(ctx, l, platforms, out); err != nil {
 			return err
 		}
+		s.emitID(ctx, apievents.ActionLoad, l.desc.Digest, familiar(l.name), l.desc)
 		if l.name == "" {
 			out.status("", "Loaded image ID: "+l.desc.Digest.String())
 			continue

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
+	apievents "github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -90,6 +91,7 @@ func (s *Store) pullOne(ctx context.Context, ref ociref.Reference, req image.Pul
 	if err := s.setName(ctx, ref.String(), target, nil); err != nil {
 		return err
 	}
+	s.emit(ctx, apievents.ActionPull, ref.Familiar(), ref.FamiliarName(), target)
 	out.status("", "Digest: "+target.Digest.String())
 	if before && !fresh {
 		out.status("", "Status: Image is up to date for "+ref.Familiar())

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/auxprogress"
+	apievents "github.com/moby/moby/api/types/events"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -105,6 +106,7 @@ func (s *Store) pushOne(ctx context.Context, ref ociref.Reference, req image.Pus
 	if err := p.tree(ctx, target); err != nil {
 		return err
 	}
+	s.emit(ctx, apievents.ActionPush, ref.Familiar(), ref.FamiliarName(), rec.Target)
 	out.status("", fmt.Sprintf("%s: digest: %s size: %d", ref.Tag, target.Digest, target.Size))
 	if images.IsIndexType(rec.Target.MediaType) && target.Digest != rec.Target.Digest {
 		out.aux(auxprogress.ManifestPushedInsteadOfIndex{

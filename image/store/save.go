@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	apievents "github.com/moby/moby/api/types/events"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/wherry-engine/wherry/ociref"
@@ -22,11 +23,13 @@ func (s *Store) Save(ctx context.Context, refs []string, plats []ocispec.Platfor
 	if len(refs) == 0 {
 		return fmt.Errorf("no image was given: %w", errdefs.ErrInvalidArgument)
 	}
+	var saved []item
 	for _, ref := range refs {
 		list, err := s.selection(ctx, ref)
 		if err != nil {
 			return err
 		}
+		saved = append(saved, list...)
 		for _, it := range list {
 			more, err := s.exports(ctx, it, ref, plats)
 			if err != nil {
@@ -41,6 +44,9 @@ func (s *Store) Save(ctx context.Context, refs []string, plats []ocispec.Platfor
 	}
 	if err := archive.Export(ctx, s.ContentStore(), w, opts...); err != nil {
 		return fmt.Errorf("save: %w", err)
+	}
+	for _, it := range saved {
+		s.emitID(ctx, apievents.ActionSave, it.target.Digest, familiar(it.name), it.target)
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ import (
 	"go.etcd.io/bbolt"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/wherry-engine/wherry/events"
 	"github.com/wherry-engine/wherry/image"
 	"github.com/wherry-engine/wherry/registry/client"
 )
@@ -62,7 +63,9 @@ type Options struct {
 	Builtin map[string]func() (io.ReadCloser, error)
 	// Platform is the default for choosing from an index; nil is the host's.
 	Platform *ocispec.Platform
-	Logger   *slog.Logger
+	// Events is told what happens to images; nil tells nobody.
+	Events events.Publisher
+	Logger *slog.Logger
 }
 
 // Store holds images. It implements image.Resolver, image.Transfer and

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/wherry-engine/wherry/ociref"
 )
@@ -23,5 +24,9 @@ func (s *Store) Tag(ctx context.Context, ref, newRef string) error {
 	if err != nil {
 		return err
 	}
-	return s.setName(ctx, r.String(), g.target, nil)
+	if err := s.setName(ctx, r.String(), g.target, nil); err != nil {
+		return err
+	}
+	s.emitID(ctx, apievents.ActionTag, g.target.Digest, r.Familiar(), g.target)
+	return nil
 }
