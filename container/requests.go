@@ -77,6 +77,7 @@ type AttachRequest struct {
 	Stream                bool   // follow; else only Logs
 	Logs                  bool   // replay the log first
 	DetachKeys            string // as written by the user; empty: the default
+	Raw                   bool   // never multiplexed (websockets)
 	Conn                  Conn
 }
 

@@ -52,7 +52,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, req container.AttachReq
 	}
 	a := task.Attachment{Conn: f, Request: task.AttachRequest{
 		Stdin: req.Stdin && u.spec.Load().Config.OpenStdin, Stdout: req.Stdout, Stderr: req.Stderr,
-		DetachKeys: keys, Buffered: stream.Buffered, Framed: !tty, Preface: stream.Head,
+		DetachKeys: keys, Buffered: stream.Buffered, Framed: !tty && !req.Raw, Preface: stream.Head,
 	}}
 	err = u.owner.do(func() error { return e.place(context.WithoutCancel(ctx), u, a) })
 	proxy(ctx)
@@ -109,7 +109,7 @@ func (e *Engine) replay(ctx context.Context, u *unit, req container.AttachReques
 		if err != nil {
 			return err
 		}
-		if err := writeFrame(w, byte(m.Stream), m.Line, !s.Config.Tty); err != nil {
+		if err := writeFrame(w, byte(m.Stream), m.Line, !s.Config.Tty && !req.Raw); err != nil {
 			return err
 		}
 	}
