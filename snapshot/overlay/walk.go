@@ -65,6 +65,9 @@ func walkDir(ctx context.Context, dir *os.File, at string, lower []string, depth
 		return fmt.Errorf("directories are nested more than %d deep: %w", maxNesting, errdefs.ErrOutOfRange)
 	}
 	names, err := dir.Readdirnames(-1)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // the directory was removed meanwhile
+	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", at, err)
 	}
