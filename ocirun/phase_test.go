@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"context"
+	"os"
 	"sort"
 	"testing"
 	"time"
@@ -13,9 +14,13 @@ import (
 func BenchmarkPhases(b *testing.B) {
 	r := newRuntime(b)
 	root := busyboxRoot(b)
+	gap, _ := time.ParseDuration(os.Getenv("WHERRY_BENCH_GAP"))
 	var create, start, exit, del []time.Duration
 	for b.Loop() {
 		spec := testSpec(root, "/bin/true")
+		b.StopTimer()
+		time.Sleep(gap)
+		b.StartTimer()
 		t0 := time.Now()
 		c, err := r.Create(context.Background(), &CreateRequest{ID: testID(b), Spec: spec})
 		if err != nil {

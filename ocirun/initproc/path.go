@@ -40,6 +40,7 @@ func (s *setup) target(name string, dir bool) (int, error) {
 	if dir {
 		return s.mkdirAll(name, 0o755)
 	}
+	name = s.follow(name)
 	parent, err := s.mkdirAll(path.Dir(name), 0o755)
 	if err != nil {
 		return -1, err
@@ -59,10 +60,61 @@ func (s *setup) child(dir int, base string) (int, error) {
 	return unix.Openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
-// mkdirAll opens a directory of the container, making what is missing. A
-// component that is a dangling link is an error: nothing is made behind it.
+// maxLinks is how many symbolic links one path may pass, as in the kernel.
+const maxLinks = 40
+
+// follow replaces the links in a path whose end is missing, such as that of an
+// /etc/resolv.conf which points to a directory of a service that does not run
+// yet. The answer is only a proposal: whoever uses it opens every component anew
+// without following links.
+func (s *setup) follow(name string) string {
+	done, rest := "/", path.Clean("/" + name)[1:]
+	for links := 0; rest != "" && links <= maxLinks; {
+		base, more, _ := strings.Cut(rest, "/")
+		rest = more
+		if base == "" || base == "." {
+			continue
+		}
+		if base == ".." {
+			done = path.Dir(done)
+			continue
+		}
+		to, ok := s.readlink(path.Join(done, base))
+		switch {
+		case !ok:
+			done = path.Join(done, base)
+		case strings.HasPrefix(to, "/"):
+			done, rest = "/", to+"/"+rest
+			links++
+		default:
+			rest = to + "/" + rest
+			links++
+		}
+	}
+	return path.Join(done, path.Clean("/"+rest))
+}
+
+func (s *setup) readlink(name string) (to string, ok bool) {
+	fd, err := s.inRoot(name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return "", false
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", buf)
+	return string(buf[:max(n, 0)]), err == nil && n > 0
+}
+
+// mkdirAll opens a directory of the container, making what is missing.
 func (s *setup) mkdirAll(name string, mode uint32) (int, error) {
 	name = path.Clean("/" + name)
+	if fd, err := s.inRoot(name, unix.O_PATH|unix.O_DIRECTORY); !errors.Is(err, unix.ENOENT) {
+		if err != nil {
+			return -1, fmt.Errorf("mkdir %s: %w", name, err)
+		}
+		return fd, nil
+	}
+	name = s.follow(name)
 	have, rest := name, ""
 	var fd int
 	for {
