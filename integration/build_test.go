@@ -1,0 +1,69 @@
+package integration
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/wherry-engine/wherry/internal/testenv"
+)
+
+const dockerfile = `FROM busybox AS builder
+ARG GREETING=none
+ENV WHO=builder
+WORKDIR /src
+COPY input.txt .
+RUN echo "$GREETING from $WHO" >made.txt && cat input.txt >>made.txt && echo cook:x:1001:1001::/:/bin/sh >>/etc/passwd
+
+FROM busybox
+COPY --from=builder /src/made.txt /made.txt
+COPY --from=builder /etc/passwd /etc/passwd
+RUN hostname >/built-on && ip route | grep -q default && echo online >/network
+USER app
+WORKDIR /home/app
+ENV LAST=stage
+CMD ["sh", "-c", "cat /made.txt; id -un; pwd; echo $LAST"]
+`
+
+// TestBuild builds a Dockerfile of two stages in both ways the API has.
+func TestBuild(t *testing.T) {
+	t.Parallel()
+	testenv.NeedsRoot(t)
+	d := testenv.Start(t, testenv.Options{})
+	d.Image(t, "busybox")
+	for _, tt := range []struct {
+		name string
+		cli  testenv.CLI
+		args []string
+	}{
+		{"wherry", d.Wherry(t), nil},
+		{"classic", d.Docker(t).With("DOCKER_BUILDKIT=0"), nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "Dockerfile"), dockerfile)
+			write(t, filepath.Join(dir, "input.txt"), "a line of "+tt.name+"\n")
+			image := "built-" + tt.name
+			args := append([]string{"build", "-t", image, "--build-arg", "GREETING=hello"}, tt.args...)
+			tt.cli.OK(t, append(args, dir)...)
+			want := "hello from builder\na line of " + tt.name + "\napp\n/home/app\nstage"
+			equal(t, "the image", tt.cli.OK(t, "run", "--rm", image), want)
+			equal(t, "network in the build", tt.cli.OK(t, "run", "--rm", image, "cat", "/network"), "online")
+
+			again := tt.cli.Try(t, append(args, dir)...)
+			if out := again.All(); again.Code != 0 || !strings.Contains(out, "CACHED") && !strings.Contains(out, "Using cache") {
+				t.Errorf("the second build (%d) used no cache:\n%s", again.Code, out)
+			}
+			write(t, filepath.Join(dir, "Dockerfile"), "FROM busybox\nRUN echo about to fail; exit 7\n")
+			bad := tt.cli.Try(t, append(args, dir)...)
+			if bad.Code == 0 || !strings.Contains(bad.All(), "7") {
+				t.Errorf("a failing step: %d\n%s", bad.Code, bad.All())
+			}
+			write(t, filepath.Join(dir, "Dockerfile"), "FROM busybox\nNOSUCH instruction\n")
+			bad = tt.cli.Try(t, append(args, dir)...)
+			if bad.Code == 0 || !strings.Contains(strings.ToLower(bad.All()), "unknown instruction") {
+				t.Errorf("an unknown instruction: %d\n%s", bad.Code, bad.All())
+			}
+		})
+	}
+}
