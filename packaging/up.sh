@@ -96,10 +96,10 @@ up() {
 
 remove_all() {
 	local ids
-	ids=$("$bin/wherry" ps -aq --no-trunc)
+	ids=$("$bin/wherry" ps -aq --no-trunc) || return 1
 	# shellcheck disable=SC2086 # one word per id
 	[ -z "$ids" ] || "$bin/wherry" rm -fv $ids >/dev/null
-	ids=$("$bin/wherry" network ls -q --no-trunc --filter type=custom)
+	ids=$("$bin/wherry" network ls -q --no-trunc --filter type=custom) || return 1
 	# shellcheck disable=SC2086
 	[ -z "$ids" ] || "$bin/wherry" network rm $ids >/dev/null
 }
@@ -113,7 +113,7 @@ down() {
 	if [ -x "$bin/wherryd" ]; then
 		# A daemon that was killed left its containers running: only a daemon removes them properly.
 		answers || start_daemon
-		remove_all
+		remove_all || echo "some containers or networks could not be removed" >&2
 	fi
 	stop_daemon
 	if ! wait_for 15 no_helpers; then
