@@ -117,4 +117,3 @@ func splitVersion(path string) (version, rest string) {
 	}
 	return v[:end], v[end:]
 }
-

@@ -3,16 +3,20 @@ package api
 import (
 	"github.com/wherry-engine/wherry/api/build"
 	"github.com/wherry-engine/wherry/api/containers"
+	"github.com/wherry-engine/wherry/api/distribution"
+	"github.com/wherry-engine/wherry/api/images"
 	"github.com/wherry-engine/wherry/api/system"
 	"github.com/wherry-engine/wherry/api/volumes"
 )
 
 // Groups are the handlers of the routes.
 type Groups struct {
-	System     system.Handlers
-	Containers containers.Handlers
-	Volumes    volumes.Handlers
-	Build      build.Handlers
+	System       system.Handlers
+	Containers   containers.Handlers
+	Images       images.Handlers
+	Distribution distribution.Handlers
+	Volumes      volumes.Handlers
+	Build        build.Handlers
 }
 
 // Routes is the table of all routes: every endpoint of the Engine API, whether
@@ -20,7 +24,7 @@ type Groups struct {
 func Routes(g Groups) []Route {
 	return []Route{
 		// build
-		{"POST", "/build", "", nil}, // ImageBuild
+		{"POST", "/build", "", g.Build.Build},
 		{"POST", "/build/cancel", "", g.Build.Cancel},
 		{"POST", "/build/prune", "1.31", g.Build.Prune},
 
@@ -62,7 +66,7 @@ func Routes(g Groups) []Route {
 		{"DELETE", "/containers/{name:.*}/checkpoints/{checkpoint}", "", nil},
 
 		// distribution
-		{"GET", "/distribution/{name:.*}/json", "1.30", nil}, // DistributionInspect
+		{"GET", "/distribution/{name:.*}/json", "1.30", g.Distribution.Inspect},
 
 		// exec
 		{"POST", "/containers/{id:.*}/exec", "", g.Containers.ExecCreate},
@@ -72,19 +76,19 @@ func Routes(g Groups) []Route {
 
 		// images
 		{"POST", "/commit", "", g.Containers.Commit},
-		{"POST", "/images/create", "", nil},                    // ImageCreate
-		{"GET", "/images/get", "", nil},                        // ImageGetAll
-		{"GET", "/images/json", "", nil},                       // ImageList
-		{"POST", "/images/load", "", nil},                      // ImageLoad
-		{"POST", "/images/prune", "1.25", nil},                 // ImagePrune
-		{"GET", "/images/search", "", nil},                     // ImageSearch
-		{"DELETE", "/images/{name:.*}", "", nil},               // ImageDelete
+		{"POST", "/images/create", "", g.Images.Create},
+		{"GET", "/images/get", "", g.Images.GetAll},
+		{"GET", "/images/json", "", g.Images.List},
+		{"POST", "/images/load", "", g.Images.Load},
+		{"POST", "/images/prune", "1.25", g.Images.Prune},
+		{"GET", "/images/search", "", g.Images.Search},
+		{"DELETE", "/images/{name:.*}", "", g.Images.Delete},
 		{"GET", "/images/{name:.*}/attestations", "1.55", nil}, // ImageAttestations
-		{"GET", "/images/{name:.*}/get", "", nil},              // ImageGet
-		{"GET", "/images/{name:.*}/history", "", nil},          // ImageHistory
-		{"GET", "/images/{name:.*}/json", "", nil},             // ImageInspect
-		{"POST", "/images/{name:.*}/push", "", nil},            // ImagePush
-		{"POST", "/images/{name:.*}/tag", "", nil},             // ImageTag
+		{"GET", "/images/{name:.*}/get", "", g.Images.Get},
+		{"GET", "/images/{name:.*}/history", "", g.Images.History},
+		{"GET", "/images/{name:.*}/json", "", g.Images.Inspect},
+		{"POST", "/images/{name:.*}/push", "", g.Images.Push},
+		{"POST", "/images/{name:.*}/tag", "", g.Images.Tag},
 
 		// networks
 		{"GET", "/networks", "", nil}, // NetworkList

@@ -25,15 +25,16 @@ func (e *engine) reload(context.Context) error {
 	if err := e.registry.Reload(e.registryOptions(next)); err != nil {
 		return fmt.Errorf("registries: %w", err)
 	}
+	defaults, err := e.containerDefaults(next)
+	if err != nil {
+		return err
+	}
+	e.containers.SetDefaults(defaults)
 	e.cfg.Store(next)
 	e.level.Set(logLevel(next))
-	e.apply(next)
 	e.log.Info("configuration reloaded", "changed", strings.Join(changed, ", "))
 	attrs := config.Reloadable(next)
 	attrs["name"] = e.info.Host().Name
 	e.bus.Publish(apievents.DaemonEventType, apievents.ActionReload, e.id, attrs)
 	return nil
 }
-
-// apply hands changed settings to the parts that hold copies.
-func (e *engine) apply(*config.Config) {}

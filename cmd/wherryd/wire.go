@@ -11,16 +11,26 @@ import (
 	"sync/atomic"
 
 	"github.com/wherry-engine/wherry/api"
+	apibuild "github.com/wherry-engine/wherry/api/build"
+	"github.com/wherry-engine/wherry/api/containers"
+	"github.com/wherry-engine/wherry/api/distribution"
+	"github.com/wherry-engine/wherry/api/images"
 	"github.com/wherry-engine/wherry/api/system"
 	"github.com/wherry-engine/wherry/api/volumes"
+	"github.com/wherry-engine/wherry/build"
 	"github.com/wherry-engine/wherry/daemon/config"
+	"github.com/wherry-engine/wherry/daemon/helpers"
 	"github.com/wherry-engine/wherry/daemon/sysinfo"
+	"github.com/wherry-engine/wherry/engine/lifecycle"
 	"github.com/wherry-engine/wherry/events/bus"
+	"github.com/wherry-engine/wherry/hello"
 	"github.com/wherry-engine/wherry/image/store"
 	"github.com/wherry-engine/wherry/internal/state"
 	"github.com/wherry-engine/wherry/internal/version"
+	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/registry/client"
 	"github.com/wherry-engine/wherry/snapshot/overlay"
+	"github.com/wherry-engine/wherry/task"
 	"github.com/wherry-engine/wherry/volume/local"
 
 	apivolume "github.com/moby/moby/api/types/volume"
@@ -43,6 +53,14 @@ type engine struct {
 	volumes  *local.Store
 	info     *sysinfo.Source
 
+	tasks      *helpers.Connection
+	networks   network.Networks
+	sandboxes  network.Sandboxes
+	containers *lifecycle.Engine
+	builder    *build.Builder
+	// idle is set at shutdown once no container and no helper is left.
+	idle bool
+
 	// closers undo what was opened, last first.
 	closers []func(context.Context) error
 }
@@ -57,7 +75,9 @@ func wire(ctx context.Context, args []string, cfg *config.Config, level *slog.Le
 			err = errors.Join(err, e.close(context.WithoutCancel(ctx)))
 		}
 	}()
-	for _, step := range []func(context.Context) error{e.wireState, e.wireImages, e.wireVolumes} {
+	for _, step := range []func(context.Context) error{
+		e.wireState, e.wireImages, e.wireVolumes, e.wireNetworks, e.wireTasks, e.wireContainers, e.wireBuilder,
+	} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -101,7 +121,8 @@ func (e *engine) wireImages(context.Context) error {
 		MaxConcurrentDownloads: cfg.Registry.ConcurrentDownloads,
 		MaxConcurrentUploads:   cfg.Registry.ConcurrentUploads,
 		MaxDownloadAttempts:    cfg.Registry.DownloadAttempts,
-		Builtin:                map[string]func() (io.ReadCloser, error){},
+		Builtin:                builtinImages(),
+		Events:                 e.bus,
 	})
 	if err != nil {
 		return fmt.Errorf("open image store: %w", err)
@@ -114,6 +135,11 @@ func (e *engine) wireImages(context.Context) error {
 		return fmt.Errorf("open layers: %w", err)
 	}
 	return nil
+}
+
+// builtinImages are carried inside the engine and need no registry.
+func builtinImages() map[string]func() (io.ReadCloser, error) {
+	return map[string]func() (io.ReadCloser, error){"hello": hello.Archive}
 }
 
 func (e *engine) registryOptions(cfg *config.Config) client.Options {
@@ -136,8 +162,10 @@ func (e *engine) wireInfo() {
 		ID: e.id, Version: version.Version, Commit: version.Commit, BuildTime: version.BuildTime,
 		APIVersion: api.CurrentVersion, MinAPIVersion: e.minAPIVersion(),
 		Config: e.cfg.Load, RuntimePath: runtimeProgram(),
-		Storage:   func() (string, [][2]string) { return e.layers.Name(), e.layers.Status() },
-		Listeners: e.bus.Listeners,
+		SystemdCgroup: systemdCgroup(e.cfg.Load()),
+		Containers:    e.countContainers,
+		Storage:       func() (string, [][2]string) { return e.layers.Name(), e.layers.Status() },
+		Listeners:     e.bus.Listeners,
 		Images: func(ctx context.Context) (int, error) {
 			all, err := e.images.List(ctx)
 			return len(all), err
@@ -155,12 +183,32 @@ func (e *engine) minAPIVersion() string {
 
 func (e *engine) debugging() bool { return e.cfg.Load().Debug }
 
+func (e *engine) wireNetworks(context.Context) error {
+	e.networks, e.sandboxes = noNetwork{}, noSandboxes{}
+	return nil
+}
+
+func (e *engine) wireBuilder(context.Context) error {
+	var err error
+	e.builder, err = e.newBuilder(func() task.Service { return e.tasks }, e.sandboxes, e.cfg.Load().Containers.CgroupParent)
+	return err
+}
+
 func (e *engine) wireAPI() {
+	imageGroup := images.New(images.Options{Images: e.images, Search: e.registry, Users: e.imageUsers, Logger: e.log})
 	groups := api.Groups{
+		Containers:   containers.New(e.containers),
+		Images:       imageGroup,
+		Distribution: distribution.New(e.registry),
+		Build:        apibuild.New(buildBackend{e.builder}),
 		System: system.New(system.Options{
 			Informer: e.info, Events: e.bus, Auth: e.registry, Debug: e.debugging, Logger: e.log,
+			BuilderVersion: "2",
 			Usage: system.Usage{
-				Volumes: func(ctx context.Context) ([]apivolume.Volume, error) { return volumes.WithUsage(ctx, e.volumes) },
+				Images:     imageGroup.Usage,
+				Containers: e.containerSizes,
+				BuildCache: e.builder.DiskUsage,
+				Volumes:    func(ctx context.Context) ([]apivolume.Volume, error) { return volumes.WithUsage(ctx, e.volumes) },
 			},
 		}),
 		Volumes: volumes.New(e.volumes, e.bus),
