@@ -130,7 +130,7 @@ func (t *taskEntry) afterExit(ctx context.Context, restart bool, cgroup string) 
 	t.mu.Lock()
 	t.cleaned = cleaned
 	t.mu.Unlock()
-	go func() { // nobody who removes the task has to wait for that
+	t.s.cleaning.Go(func() { // nobody who removes the task has to wait for that
 		defer close(cleaned)
 		t.releaseRoot()
 		t.deleteCgroup(ctx, cgroup)
@@ -140,7 +140,7 @@ func (t *taskEntry) afterExit(ctx context.Context, restart bool, cgroup string) 
 		if t.gone {
 			t.forgetLocked()
 		}
-	}()
+	})
 }
 
 func (t *taskEntry) deleteCgroup(ctx context.Context, cgroup string) {
@@ -460,15 +460,23 @@ func (s *Supervisor) ownerGone(c *conn) {
 	}
 }
 
+// shutdown refuses new tasks if there is none and waits until all is cleaned
+// up. The keeper is told to end the helpers once the daemon has its answer.
 func (s *Supervisor) shutdown() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if n := len(s.tasks); n > 0 {
+		s.mu.Unlock()
 		return fmt.Errorf("%d tasks exist: %w", n, errdefs.ErrFailedPrecondition)
 	}
-	if err := s.keep.shutdown(); err != nil {
-		return fmt.Errorf("keeper: %w", err)
-	}
 	s.closing = true
+	s.mu.Unlock()
+	s.cleaning.Wait()
 	return nil
+}
+
+// endHelpers ends all helpers, us included.
+func (s *Supervisor) endHelpers() {
+	if err := s.keep.shutdown(); err != nil {
+		s.log.Error("cannot tell the keeper to end", "err", err)
+	}
 }

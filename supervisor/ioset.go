@@ -114,6 +114,8 @@ func newIOSet(poll *poller, std task.Stdio, p *pipes, sink *sink) *ioset {
 
 // watch begins to copy output.
 func (s *ioset) watch() error {
+	s.mu.Lock() // a stream that is ready at once waits for its token
+	defer s.mu.Unlock()
 	for _, st := range s.streams {
 		var err error
 		if st.tok, err = s.poll.add(st.fd, unix.EPOLLIN, st.ready); err != nil {

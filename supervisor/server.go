@@ -93,6 +93,9 @@ func (c *conn) answer(ctx context.Context, f *wire.Frame) {
 	if err != nil {
 		_ = c.w.Close() // the reader ends
 	}
+	if f.Op == wire.OpShutdown && h.Kind == wire.Reply {
+		c.s.endHelpers()
+	}
 }
 
 // streamEvents sends events until the connection ends.

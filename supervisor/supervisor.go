@@ -49,6 +49,9 @@ type Supervisor struct {
 	epoch uint64
 	// closing refuses new tasks: the helpers end.
 	closing bool
+
+	// cleaning counts what goes on behind tasks that have ended.
+	cleaning sync.WaitGroup
 }
 
 func newSupervisor(o options) (*Supervisor, error) {

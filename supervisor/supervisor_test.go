@@ -117,7 +117,9 @@ func TestRestartPolicy(t *testing.T) {
 	req = b.request("exit 0")
 	req.Restart = task.RestartPolicy{Name: "always"}
 	b.start(req, task.StartFiles{})
-	b.await("second start", func(e task.Event) bool { return e.Kind == task.EventStarted && e.Status.ID == req.ID && e.Status.Restarts == 2 })
+	b.await("second start", func(e task.Event) bool {
+		return e.Kind == task.EventStarted && e.Status.ID == req.ID && e.Status.Restarts == 2
+	})
 	if st, err := b.client.Stop(b.ctx, req.ID, 15, time.Second); err != nil || st.State != task.Exited {
 		t.Errorf("stop of a restarting task: %+v, %v", st, err)
 	}
