@@ -13,6 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/wherry-engine/wherry/cli/config"
 	"github.com/wherry-engine/wherry/cli/terminal"
@@ -121,7 +124,7 @@ func (a *app) exitCode(err error) int {
 func (a *app) message(err error) string {
 	var conn *client.ConnError
 	if !errors.As(err, &conn) {
-		return err.Error()
+		return plain(err)
 	}
 	title := "Wherry"
 	if a.name == "docker" {
@@ -130,12 +133,21 @@ func (a *app) message(err error) string {
 	if conn.Permission() {
 		return fmt.Sprintf("permission denied while trying to connect to the %s daemon socket at %s: %v", title, conn.Host, conn.Err)
 	}
-	if errors.Is(conn.Err, io.EOF) || errors.Is(conn.Err, io.ErrUnexpectedEOF) {
-		return fmt.Sprintf("error during connect: %v", conn.Err)
+	for _, gone := range []error{syscall.ECONNREFUSED, syscall.ENOENT, os.ErrDeadlineExceeded} {
+		if errors.Is(conn.Err, gone) {
+			return fmt.Sprintf("Cannot connect to the %s daemon at %s. Is the %s daemon running?", title, conn.Host, strings.ToLower(title))
+		}
 	}
-	text := fmt.Sprintf("Cannot connect to the %s daemon at %s. Is the %s daemon running?", title, conn.Host, strings.ToLower(title))
-	if !strings.HasPrefix(conn.Host, "unix://") {
-		text += "\n" + conn.Err.Error()
+	return fmt.Sprintf("error during connect: %v", conn.Err)
+}
+
+// plain is the text of err without the name of its class at the end.
+func plain(err error) string {
+	text := err.Error()
+	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrNotImplemented} {
+		if errors.Is(err, class) {
+			text = strings.TrimSuffix(text, ": "+class.Error())
+		}
 	}
 	return text
 }

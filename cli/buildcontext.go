@@ -173,6 +173,9 @@ func (b *builder) dockerfile(dir string) (name string, content []byte, err error
 		}
 		return filepath.ToSlash(rel), nil, nil
 	}
+	if _, err := os.Lstat(abs); err != nil {
+		return "", nil, fmt.Errorf("unable to prepare context: unable to evaluate symlinks in Dockerfile path: %w", err)
+	}
 	content, err = os.ReadFile(abs)
 	if err != nil {
 		return "", nil, fmt.Errorf("unable to prepare context: %w", err)

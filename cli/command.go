@@ -22,6 +22,7 @@ type command struct {
 	also    []string // further groups that have it under the same name
 
 	usage  string // what follows the name: "[OPTIONS] CONTAINER"
+	usage2 string // a second form of it, for help
 	short  string // one line
 	long   string // help text; short if empty
 	args   argCheck
@@ -107,15 +108,19 @@ func (c *command) checkArgs(a *app, cmd *cobra.Command, args []string) error {
 	if complaint == "" {
 		return nil
 	}
-	return statusError{1, fmt.Sprintf("%s: '%s' %s\n\nUsage:  %s\n\nRun '%s --help' for more information",
-		a.name, cmd.CommandPath(), complaint, cmd.UseLine(), cmd.CommandPath())}
+	verb := "Run"
+	if strings.HasPrefix(complaint, "requires at least") && c.args.max < 0 {
+		verb = "See"
+	}
+	return statusError{1, fmt.Sprintf("%s: '%s' %s\n\nUsage:  %s\n\n%s '%s --help' for more information",
+		a.name, cmd.CommandPath(), complaint, cmd.UseLine(), verb, cmd.CommandPath())}
 }
 
 func flagError(cmd *cobra.Command, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
 	}
-	return statusError{125, fmt.Sprintf("%v\n\nUsage:  %s\n\nRun '%s --help' for more information", err, cmd.UseLine(), cmd.CommandPath())}
+	return statusError{125, fmt.Sprintf("%s\n\nUsage:  %s\n\nRun '%s --help' for more information", plain(err), cmd.UseLine(), cmd.CommandPath())}
 }
 
 // names lists every way to write the command, for help.

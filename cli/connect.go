@@ -27,11 +27,11 @@ func (a *app) client() (*client.Client, error) {
 		return a.cl, nil
 	}
 	o, err := a.clientOptions()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		a.cl, err = client.New(o)
 	}
-	if a.cl, err = client.New(o); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's words
 	}
 	a.signals.watch()
 	return a.cl, nil
@@ -172,17 +172,17 @@ func loadTLS(ca, cert, key string, verify bool) (*tls.Config, error) {
 	case err == nil:
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("unable to resolve docker endpoint: no certificate in %s", ca)
+			return nil, fmt.Errorf("no certificate in %s", ca)
 		}
 	case verify || !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("unable to resolve docker endpoint: %w", err)
+		return nil, err
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	switch {
 	case err == nil:
 		conf.Certificates = []tls.Certificate{pair}
 	case !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("unable to resolve docker endpoint: %w", err)
+		return nil, err
 	}
 	return conf, nil
 }

@@ -85,7 +85,7 @@ func (c *containerFlags) addGeneral(f *pflag.FlagSet) {
 }
 
 func (c *containerFlags) addProcess(f *pflag.FlagSet) {
-	f.VarP(newList(&c.attach), "attach", "a", "Attach to STDIN, STDOUT or STDERR")
+	f.VarP(opts.NewList(&c.attach, attachStream), "attach", "a", "Attach to STDIN, STDOUT or STDERR")
 	f.VarP(newList(&c.env), "env", "e", "Set environment variables")
 	f.Var(newList(&c.envFile), "env-file", "Read in a file of environment variables")
 	f.StringVar(&c.entrypoint, "entrypoint", "", "Overwrite the default ENTRYPOINT of the image")
@@ -143,7 +143,7 @@ func (c *containerFlags) addNetwork(f *pflag.FlagSet) {
 	_ = f.MarkHidden("net-alias")
 	f.Var(&c.ip, "ip", "IPv4 address (e.g., 172.30.100.104)")
 	f.Var(&c.ip6, "ip6", "IPv6 address (e.g., 2001:db8::33)")
-	f.Var(newList(&c.linkLocal), "link-local-ip", "Container IPv4/IPv6 link-local addresses")
+	f.Var(opts.NewList(&c.linkLocal, ipAddress), "link-local-ip", "Container IPv4/IPv6 link-local addresses")
 	f.Var(newList(&c.links), "link", "Add link to another container")
 	f.StringVar(&c.mac, "mac-address", "", "Container MAC address (e.g., 92:d0:c6:0a:29:33)")
 	f.VarP(newList(&c.publish), "publish", "p", "Publish a container's port(s) to the host")
@@ -151,7 +151,7 @@ func (c *containerFlags) addNetwork(f *pflag.FlagSet) {
 	f.Var(newList(&c.expose), "expose", "Expose a port or a range of ports")
 	f.StringVarP(&c.hostname, "hostname", "h", "", "Container host name")
 	f.StringVar(&c.domainname, "domainname", "", "Container NIS domain name")
-	f.Var(newList(&c.dns), "dns", "Set custom DNS servers")
+	f.Var(opts.NewList(&c.dns, ipAddress), "dns", "Set custom DNS servers")
 	f.Var(newList(&c.dnsOptions), "dns-option", "Set DNS options")
 	f.Var(newList(&c.dnsOptions), "dns-opt", "Set DNS options")
 	_ = f.MarkHidden("dns-opt")

@@ -75,33 +75,46 @@ func (c *containerFlags) config(a *app, args []string) (*container.Config, error
 	if c.set.Changed("stop-timeout") {
 		conf.StopTimeout = &c.stopTimeout
 	}
-	if err := c.streams(conf); err != nil {
-		return nil, err
-	}
+	c.streams(conf)
 	conf.Healthcheck, err = c.health()
 	return conf, err
 }
 
 // streams decides what to attach: what --attach names, or the outputs, and the
 // input with -i.
-func (c *containerFlags) streams(conf *container.Config) error {
+func (c *containerFlags) streams(conf *container.Config) {
 	for _, s := range c.attach {
-		switch strings.ToLower(s) {
+		switch s {
 		case "stdin":
 			conf.AttachStdin = true
 		case "stdout":
 			conf.AttachStdout = true
 		case "stderr":
 			conf.AttachStderr = true
-		default:
-			return invalidf("invalid argument %q for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR", s)
 		}
 	}
 	if len(c.attach) == 0 {
 		conf.AttachStdout, conf.AttachStderr, conf.AttachStdin = true, true, c.stdin
 	}
 	conf.StdinOnce = c.stdin && conf.AttachStdin
-	return nil
+}
+
+// attachStream checks a value of --attach.
+func attachStream(s string) (string, error) {
+	switch l := strings.ToLower(s); l {
+	case "stdin", "stdout", "stderr":
+		return l, nil
+	}
+	return "", invalidf("valid streams are STDIN, STDOUT and STDERR")
+}
+
+// ipAddress checks the value of a flag that takes addresses.
+func ipAddress(s string) (string, error) {
+	ip, err := netip.ParseAddr(strings.TrimSpace(s))
+	if err != nil {
+		return "", invalidf("IP address is not correctly formatted: %s", s)
+	}
+	return ip.String(), nil
 }
 
 func (c *containerFlags) health() (*container.HealthConfig, error) {
@@ -186,7 +199,7 @@ func (c *containerFlags) hostConfig() (*container.HostConfig, error) {
 	for _, s := range c.dns {
 		ip, err := netip.ParseAddr(strings.TrimSpace(s))
 		if err != nil {
-			return nil, invalidf("invalid argument %q for \"--dns\" flag: %s is not an ip address", s, s)
+			return nil, err
 		}
 		h.DNS = append(h.DNS, ip)
 	}
@@ -373,7 +386,7 @@ func (c *containerFlags) firstNetwork(n *opts.Attachment) error {
 	for _, s := range c.linkLocal {
 		ip, err := netip.ParseAddr(s)
 		if err != nil {
-			return invalidf("invalid argument %q for \"--link-local-ip\" flag: not an ip address", s)
+			return err
 		}
 		n.LinkLocalIPs = append(n.LinkLocalIPs, ip)
 	}

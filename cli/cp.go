@@ -28,7 +28,7 @@ import (
 func cpCommand() command {
 	return command{
 		group: "container", name: "cp", top: "cp",
-		usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n        [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+		usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-", usage2: "[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
 		short: "Copy files/folders between a container and the local filesystem",
 		long: `Copy files/folders between a container and the local filesystem
 

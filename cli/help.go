@@ -94,7 +94,11 @@ func (a *app) commandHelp(c *command, cmd *cobra.Command) {
 	if text == "" {
 		text = c.short
 	}
-	fmt.Fprintf(w, "Usage:  %s\n\n%s\n", cmd.UseLine(), strings.TrimSpace(text))
+	fmt.Fprintf(w, "Usage:  %s\n", cmd.UseLine())
+	if c.usage2 != "" {
+		fmt.Fprintf(w, "\t%s %s\n", cmd.CommandPath(), c.usage2)
+	}
+	fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(text))
 	if names := c.names(a.name); len(names) > 1 {
 		fmt.Fprintf(w, "\nAliases:\n  %s\n", strings.Join(names, ", "))
 	}

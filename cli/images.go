@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/image"
 	"github.com/spf13/pflag"
 
@@ -112,7 +113,7 @@ func newImageRow(s image.Summary, noTrunc bool) *imageRow {
 	r := &imageRow{
 		Containers: "N/A", SharedSize: "N/A", UniqueSize: "N/A",
 		CreatedAt: time.Unix(s.Created, 0).String(), CreatedSince: ago(s.Created), ID: s.ID,
-		Size: size(s.Size), VirtualSize: size(s.Size),
+		Size: size(s.Size), VirtualSize: units.HumanSize(float64(s.Size)),
 	}
 	if s.Created == 0 || s.Created == -62135596800 {
 		r.CreatedSince = "N/A"
@@ -124,8 +125,8 @@ func newImageRow(s image.Summary, noTrunc bool) *imageRow {
 		r.Containers = strconv.FormatInt(s.Containers, 10)
 	}
 	if s.SharedSize != -1 {
-		r.SharedSize = size(s.SharedSize)
-		r.UniqueSize = size(s.Size - s.SharedSize)
+		r.SharedSize = units.HumanSize(float64(s.SharedSize))
+		r.UniqueSize = units.HumanSize(float64(s.Size - s.SharedSize))
 	}
 	return r
 }

@@ -82,8 +82,7 @@ func (a *app) info(ctx context.Context, tmpl string) error {
 		}
 	}
 	if srvErr != nil {
-		fmt.Fprintln(a.err, "ERROR:", a.message(srvErr))
-		return errors.New("errors pretty printing info")
+		return srvErr
 	}
 	return nil
 }

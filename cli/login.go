@@ -191,12 +191,8 @@ func logoutCommand() command {
 				}
 				key := registryKey(server)
 				fmt.Fprintf(a.out, "Removing login credentials for %s\n", key)
-				found, err := a.config().Erase(key)
-				if err != nil {
+				if err := a.config().Erase(key); err != nil {
 					return fmt.Errorf("could not erase credentials: %w", err)
-				}
-				if !found {
-					fmt.Fprintf(a.out, "Not logged in to %s\n", key)
 				}
 				return nil
 			}

@@ -109,7 +109,7 @@ func (l *logger) query(now time.Time) (url.Values, error) {
 // timestamp turns "42m", a date or seconds since 1970 into the API's
 // seconds.nanoseconds. Dates without a zone are local.
 func timestamp(v string, now time.Time) (string, error) {
-	if d, err := time.ParseDuration(v); err == nil {
+	if d, err := time.ParseDuration(v); err == nil && v != "0" {
 		return unixTime(now.Add(-d)), nil
 	}
 	if sec, frac, _ := strings.Cut(v, "."); isDigits(sec) && isDigits("0"+frac) {

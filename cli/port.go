@@ -45,7 +45,7 @@ func (a *app) onePort(name, want string, ports network.PortMap) error {
 	}
 	bindings := ports[p]
 	if len(bindings) == 0 {
-		return invalidf("no public port '%s' published for %s", want, name)
+		return invalidf("Error: No public port '%s' published for %s", want, name)
 	}
 	for _, l := range hostPorts(bindings) {
 		fmt.Fprintln(a.out, l)

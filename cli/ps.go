@@ -59,7 +59,7 @@ func (a *app) ps(ctx context.Context, p *psFlags) error {
 	if p.last >= 0 {
 		q.Set("limit", strconv.Itoa(p.last))
 	}
-	if p.size || strings.Contains(tmpl, ".Size") {
+	if p.size || strings.Contains(tmpl, ".Size") || strings.Contains(p.format, "json .}}") {
 		q.Set("size", "1")
 	}
 	setFilters(q, p.filters)

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/wherry-engine/wherry/client"
 )
 
 func renameCommand() command {
@@ -23,7 +26,13 @@ func renameCommand() command {
 				if err != nil {
 					return err
 				}
-				return cl.Post(ctx, containerPath(from, "rename"), url.Values{"name": {to}}, nil, nil)
+				err = cl.Post(ctx, containerPath(from, "rename"), url.Values{"name": {to}}, nil, nil)
+				var api *client.Error
+				if errors.As(err, &api) {
+					a.note(err)
+					return statusError{1, "Error: failed to rename container named " + from}
+				}
+				return err
 			}
 		},
 	}

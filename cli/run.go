@@ -64,7 +64,7 @@ func (r *runner) run(ctx context.Context, args []string) error {
 func (r *runner) prepare(req container.CreateRequest) error {
 	if r.detach {
 		if len(r.attach) > 0 {
-			return r.a.runError("run", invalidf("conflicting options: cannot specify both --attach and --detach"))
+			return invalidf("conflicting options: cannot specify both --attach and --detach")
 		}
 		req.AttachStdin, req.AttachStdout, req.AttachStderr, req.StdinOnce = false, false, false, false
 		return nil

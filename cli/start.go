@@ -65,7 +65,7 @@ func (s *starter) startAll(ctx context.Context, cl *client.Client, names []strin
 		}
 	}
 	if failed != nil {
-		return fmt.Errorf("failed to start containers: %s", strings.Join(failed, ", "))
+		return statusError{1, "Error: failed to start containers: " + strings.Join(failed, ", ")}
 	}
 	return nil
 }

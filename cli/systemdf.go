@@ -187,6 +187,7 @@ type details struct {
 func dfDetails(d *diskUsage) details {
 	out := details{Images: imageRows(d.Images, false, false)}
 	for _, c := range d.Containers {
+		c.SizeRootFs = 0
 		out.Containers = append(out.Containers, newPsRow(c, false))
 	}
 	for _, v := range d.Volumes {

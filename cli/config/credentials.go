@@ -101,11 +101,10 @@ func (f *File) Store(key string, a registry.AuthConfig) error {
 // InFile reports whether Store(key) writes to config.json.
 func (f *File) InFile(key string) bool { return f.helper(key) == "" }
 
-// Erase forgets the credentials of key and reports whether there were any in
-// the file.
-func (f *File) Erase(key string) (bool, error) {
+// Erase forgets the credentials of key, if there are any.
+func (f *File) Erase(key string) error {
 	if h := f.helper(key); h != "" {
-		return true, helperErase(h, key)
+		return helperErase(h, key)
 	}
 	found := false
 	for k := range f.Auths {
@@ -115,12 +114,12 @@ func (f *File) Erase(key string) (bool, error) {
 		}
 	}
 	if !found {
-		return false, nil
+		return nil
 	}
 	if err := f.Set("auths", f.Auths); err != nil {
-		return true, err
+		return err
 	}
-	return true, f.Save()
+	return f.Save()
 }
 
 func (a Auth) decode(key string) (registry.AuthConfig, error) {

@@ -53,7 +53,7 @@ func Rows[T any](w io.Writer, tmpl string, header T, rows []T) error {
 	}
 	for _, r := range rows {
 		if err := t.Execute(&buf, r); err != nil {
-			return err
+			return fmt.Errorf("failed to execute template: %w", err)
 		}
 		buf.WriteByte('\n')
 	}
@@ -102,7 +102,7 @@ func Value(w io.Writer, tmpl string, v any) error {
 func Parse(tmpl string) (*template.Template, error) {
 	t, err := template.New("").Funcs(funcs()).Parse(tmpl)
 	if err != nil {
-		return nil, fmt.Errorf("template parsing error: %w", err)
+		return nil, fmt.Errorf("failed to parse template: %w", err)
 	}
 	return t, nil
 }

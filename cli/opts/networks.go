@@ -130,7 +130,7 @@ func (a *Addr) Set(v string) (err error) {
 }
 
 // Type is the word that help shows.
-func (*Addr) Type() string { return "ip" }
+func (*Addr) Type() string { return "string" }
 
 // String shows the address, "" for none.
 func (a *Addr) String() string {

@@ -166,7 +166,7 @@ func (f *Filters) Set(v string) error {
 	}
 	name, val, ok := strings.Cut(v, "=")
 	if !ok {
-		return invalidf("invalid argument %q: bad format of filter (expected name=value)", v)
+		return invalidf("bad format of filter (expected name=value)")
 	}
 	f.Add(strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(val))
 	return nil
