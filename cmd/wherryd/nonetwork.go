@@ -9,6 +9,7 @@ import (
 	apinetwork "github.com/moby/moby/api/types/network"
 
 	"github.com/wherry-engine/wherry/network"
+	"github.com/wherry-engine/wherry/network/netns"
 )
 
 // noNetwork stands where networks are not built yet: every use is refused.
@@ -28,8 +29,15 @@ func (noNetwork) Get(_ context.Context, ref string) (n apinetwork.Inspect, err e
 }
 func (noNetwork) List(context.Context) ([]apinetwork.Inspect, error) { return nil, nil }
 func (noNetwork) Delete(context.Context, string) error               { return errNoNetwork }
-func (noNetwork) Open(context.Context, network.SandboxRequest) (s network.Sandbox, f *os.File, err error) {
-	return s, nil, errNoNetwork
+func (noNetwork) Open(_ context.Context, r network.SandboxRequest) (s network.Sandbox, f *os.File, err error) {
+	for _, ep := range r.Endpoints {
+		if ep.Network != "none" {
+			return s, nil, errNoNetwork
+		}
+	}
+	f, err = netns.Open()
+	s.ID = r.ID
+	return s, f, err
 }
 func (noNetwork) Close(context.Context, network.SandboxID) error { return nil }
 

@@ -149,7 +149,11 @@ func (c *Connection) Close() error {
 	if cl == nil {
 		return nil
 	}
-	return cl.Close()
+	gone := isLost(cl)
+	if err := cl.Close(); !gone {
+		return err
+	}
+	return nil // the supervisor ended first
 }
 
 // use calls f with a connection.
