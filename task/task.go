@@ -68,7 +68,7 @@ type Service interface {
 	Attach(ctx context.Context, id string, req AttachRequest, conn *os.File) error
 	// HandWait passes a wait request's connection: the supervisor writes the
 	// HTTP chunk with the exit code and closes it when the condition is met,
-	// so that the wait survives the daemon.
+	// so that the wait survives the daemon. The task need not exist yet.
 	HandWait(ctx context.Context, id string, cond WaitCondition, conn *os.File) error
 	// Status returns one task. NotFound.
 	Status(ctx context.Context, id string) (Status, error)
@@ -174,24 +174,6 @@ type StartFiles struct {
 	// Attach is a client connection to attach before the process runs.
 	Attach        *os.File
 	AttachRequest AttachRequest
-	// Attachments are further connections to attach before the process runs;
-	// all of them get everything from its first byte.
-	Attachments []Attachment
-	// Waits are the connections of wait requests that came before the task
-	// existed; they are treated as by HandWait, from the first exit on.
-	Waits []Waiter
-}
-
-// Attachment is a client connection and what it wants.
-type Attachment struct {
-	Conn    *os.File
-	Request AttachRequest
-}
-
-// Waiter is the connection of a wait request.
-type Waiter struct {
-	Conn      *os.File
-	Condition WaitCondition
 }
 
 // Stdio describes the standard streams of a task.

@@ -50,7 +50,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, req container.AttachReq
 	if err != nil {
 		return errors.Join(err, stream.Close())
 	}
-	a := task.Attachment{Conn: f, Request: task.AttachRequest{
+	a := pending{conn: f, req: task.AttachRequest{
 		Stdin: req.Stdin && u.spec.Load().Config.OpenStdin, Stdout: req.Stdout, Stderr: req.Stderr,
 		DetachKeys: keys, Buffered: stream.Buffered, Framed: !tty && !req.Raw, Preface: stream.Head,
 	}}
@@ -60,29 +60,39 @@ func (e *Engine) Attach(ctx context.Context, ref string, req container.AttachReq
 }
 
 // place attaches at once, or keeps the connection for the start. The caller owns u.
-func (e *Engine) place(ctx context.Context, u *unit, a task.Attachment) error {
+func (e *Engine) place(ctx context.Context, u *unit, a pending) error {
 	e.emit(u, apievents.ActionAttach, nil)
 	if u.isGone() {
-		return a.Conn.Close()
+		return a.conn.Close()
 	}
 	if u.up() {
-		defer a.Conn.Close()
-		if err := e.o.Tasks.Attach(ctx, string(u.id), a.Request, a.Conn); err != nil {
+		defer a.conn.Close()
+		if err := e.o.Tasks.Attach(ctx, string(u.id), a.req, a.conn); err != nil {
 			// Hijacked: what can be said is said on the connection.
-			_, _ = a.Conn.Write(a.Request.Preface)
+			_, _ = a.conn.Write(a.req.Preface)
 			e.log.Warn("attach", "container", u.id, "err", err)
 		}
 		return nil
 	}
 	// The client starts the container only after the head of the answer.
-	if _, err := a.Conn.Write(a.Request.Preface); err != nil {
-		return a.Conn.Close()
+	if _, err := a.conn.Write(a.req.Preface); err != nil {
+		return a.conn.Close()
 	}
-	a.Request.Preface = nil
+	a.req.Preface = nil
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.handle.attach = append(u.handle.attach, pending{Attachment: a, close: func() { _ = a.Conn.Close() }})
+	u.handle.attach = append(u.handle.attach, a)
 	return nil
+}
+
+// attachRest attaches what the start had no room for: it takes one connection.
+func (e *Engine) attachRest(ctx context.Context, u *unit, rest []pending) {
+	for _, a := range rest {
+		if err := e.o.Tasks.Attach(ctx, string(u.id), a.req, a.conn); err != nil {
+			e.log.Warn("attach", "container", u.id, "err", err)
+		}
+		_ = a.conn.Close()
+	}
 }
 
 // attachLogs serves an attach that wants only the past.

@@ -93,7 +93,7 @@ func (e *Engine) startFailed(u *unit, err error) error {
 		s.ExitCode, s.Error, s.Pid = code, err.Error(), 0
 	})
 	for _, a := range u.takeAttach() {
-		a.close()
+		_ = a.conn.Close()
 	}
 	return errors.Join(err, serr)
 }
@@ -177,16 +177,25 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 		return st, err
 	}
 	sf := task.StartFiles{NetNS: net.ns}
-	taken := u.giveConnections(&sf)
+	attach := u.takeAttach()
+	if len(attach) > 0 {
+		sf.Attach, sf.AttachRequest = attach[0].conn, attach[0].req
+		defer attach[0].conn.Close()
+	}
 	st, err = e.o.Tasks.Start(ctx, req, sf)
 	if errdefs.IsAlreadyExists(err) { // left over from before a crash
 		if derr := e.o.Tasks.Delete(ctx, string(u.id), true); derr == nil {
 			st, err = e.o.Tasks.Start(ctx, req, sf)
 		}
 	}
-	taken(err == nil)
 	if err != nil {
+		for _, a := range attach[min(1, len(attach)):] {
+			_ = a.conn.Close()
+		}
 		return st, createError{err}
+	}
+	if len(attach) > 1 {
+		e.attachRest(ctx, u, attach[1:])
 	}
 	return st, nil
 }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -27,7 +28,6 @@ type unit struct {
 // handle is what exists only while this daemon runs.
 type handle struct {
 	attach  []pending    // connections that came before the start
-	waits   []pendWait   // likewise; given to the supervisor with the start
 	waiters []*waiter    // waits this daemon answers itself
 	mail    []task.Event // news not yet applied, in order
 	reading bool         // somebody applies mail
@@ -39,13 +39,10 @@ type handle struct {
 	restarting bool
 }
 
+// pending is a connection that attaches when the container is started.
 type pending struct {
-	task.Attachment
-	close func()
-}
-
-type pendWait struct {
-	task.Waiter
+	conn *os.File
+	req  task.AttachRequest
 }
 
 // owner runs functions one after another: whoever calls owns the container for

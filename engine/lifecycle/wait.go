@@ -85,12 +85,6 @@ func (e *Engine) enterWait(ctx context.Context, u *unit, req container.WaitReque
 	if err != nil {
 		return container.WaitResult{}, nil, err
 	}
-	if !up {
-		u.mu.Lock()
-		u.handle.waits = append(u.handle.waits, pendWait{task.Waiter{Conn: f, Condition: task.WaitCondition(req.Condition)}})
-		u.mu.Unlock()
-		return container.WaitResult{Handed: true}, nil, nil
-	}
 	defer f.Close()
 	if err := e.o.Tasks.HandWait(ctx, string(u.id), task.WaitCondition(req.Condition), f); err != nil {
 		writeWait(f, container.WaitResult{ExitCode: -1, Error: err.Error()})
@@ -147,15 +141,11 @@ func (u *unit) exited(r container.WaitResult) {
 func (u *unit) removed(r container.WaitResult) {
 	u.mu.Lock()
 	u.handle.gone = true
-	waits, attach := u.handle.waits, u.handle.attach
-	u.handle.waits, u.handle.attach = nil, nil
+	attach := u.handle.attach
+	u.handle.attach = nil
 	u.mu.Unlock()
-	for _, w := range waits {
-		writeWait(w.Conn, r)
-		_ = w.Conn.Close()
-	}
 	for _, a := range attach {
-		a.close()
+		_ = a.conn.Close()
 	}
 	u.answer(r, func(container.WaitCondition) bool { return true })
 }
@@ -185,37 +175,4 @@ func (u *unit) takeAttach() []pending {
 	out := u.handle.attach
 	u.handle.attach = nil
 	return out
-}
-
-// giveConnections adds the waiting connections to a start. The returned
-// function is told how it went: after a success they are the supervisor's.
-func (u *unit) giveConnections(sf *task.StartFiles) func(started bool) {
-	u.mu.Lock()
-	attach, waits := u.handle.attach, u.handle.waits
-	u.handle.attach, u.handle.waits = nil, nil
-	u.mu.Unlock()
-	for i, a := range attach {
-		if i == 0 {
-			sf.Attach, sf.AttachRequest = a.Conn, a.Request
-			continue
-		}
-		sf.Attachments = append(sf.Attachments, a.Attachment)
-	}
-	for _, w := range waits {
-		sf.Waits = append(sf.Waits, w.Waiter)
-	}
-	return func(started bool) {
-		if !started {
-			u.mu.Lock()
-			u.handle.attach, u.handle.waits = attach, waits
-			u.mu.Unlock()
-			return
-		}
-		for _, a := range attach {
-			_ = a.Conn.Close()
-		}
-		for _, w := range waits {
-			_ = w.Conn.Close()
-		}
-	}
 }
