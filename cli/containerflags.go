@@ -32,16 +32,15 @@ type containerFlags struct {
 	stopTimeout                                                 int
 	tty, stdin, privileged, readOnly, publishAll, init, rm      bool
 
-	memory, memoryReservation, shmSize, ioBandwidth, kernelMemory opts.Bytes
-	memorySwap                                                    opts.Bytes
-	swappiness, cpuShares, cpuPeriod, cpuQuota, rtPeriod, rtRun   int64
-	cpuCount, cpuPercent, pidsLimit                               int64
-	cpus                                                          opts.CPUs
-	cpusetCPUs, cpusetMems, cgroupParent                          string
-	blkioWeight                                                   uint16
-	ioOps                                                         uint64
-	oomKillDisable                                                bool
-	oomScoreAdj                                                   int
+	memory, memoryReservation, shmSize                          opts.Bytes
+	memorySwap                                                  opts.Bytes
+	swappiness, cpuShares, cpuPeriod, cpuQuota, rtPeriod, rtRun int64
+	pidsLimit                                                   int64
+	cpus                                                        opts.CPUs
+	cpusetCPUs, cpusetMems, cgroupParent                        string
+	blkioWeight                                                 uint16
+	oomKillDisable                                              bool
+	oomScoreAdj                                                 int
 
 	ipc, pid, uts, userns, cgroupns, runtime, isolation string
 	restart, volumeDriver, logDriver                    string
@@ -63,7 +62,7 @@ func newContainerFlags(f *pflag.FlagSet) *containerFlags {
 	c.addSecurity(f)
 	c.addHealth(f)
 	ignoreTrust(f)
-	refuse(f, "use-api-socket")
+	refuse(f, "use-api-socket", "kernel-memory", "cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops")
 	return c
 }
 
@@ -107,16 +106,12 @@ func (c *containerFlags) addResources(f *pflag.FlagSet) {
 	f.Var(&c.memoryReservation, "memory-reservation", "Memory soft limit")
 	f.Var(&c.memorySwap, "memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
 	f.Int64Var(&c.swappiness, "memory-swappiness", -1, "Tune container memory swappiness (0 to 100)")
-	f.Var(&c.kernelMemory, "kernel-memory", "Kernel memory limit")
-	_ = f.MarkHidden("kernel-memory")
 	f.Var(&c.cpus, "cpus", "Number of CPUs")
 	f.Int64VarP(&c.cpuShares, "cpu-shares", "c", 0, "CPU shares (relative weight)")
 	f.Int64Var(&c.cpuPeriod, "cpu-period", 0, "Limit CPU CFS (Completely Fair Scheduler) period")
 	f.Int64Var(&c.cpuQuota, "cpu-quota", 0, "Limit CPU CFS (Completely Fair Scheduler) quota")
 	f.Int64Var(&c.rtPeriod, "cpu-rt-period", 0, "Limit CPU real-time period in microseconds")
 	f.Int64Var(&c.rtRun, "cpu-rt-runtime", 0, "Limit CPU real-time runtime in microseconds")
-	f.Int64Var(&c.cpuCount, "cpu-count", 0, "CPU count (Windows only)")
-	f.Int64Var(&c.cpuPercent, "cpu-percent", 0, "CPU percent (Windows only)")
 	f.StringVar(&c.cpusetCPUs, "cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
 	f.StringVar(&c.cpusetMems, "cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
 	f.Int64Var(&c.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
@@ -127,8 +122,6 @@ func (c *containerFlags) addResources(f *pflag.FlagSet) {
 	f.Var(newList(&c.readIOps), "device-read-iops", "Limit read rate (IO per second) from a device")
 	f.Var(newList(&c.writeBps), "device-write-bps", "Limit write rate (bytes per second) to a device")
 	f.Var(newList(&c.writeIOps), "device-write-iops", "Limit write rate (IO per second) to a device")
-	f.Var(&c.ioBandwidth, "io-maxbandwidth", "Maximum IO bandwidth limit for the system drive (Windows only)")
-	f.Uint64Var(&c.ioOps, "io-maxiops", 0, "Maximum IOps limit for the system drive (Windows only)")
 	f.BoolVar(&c.oomKillDisable, "oom-kill-disable", false, "Disable OOM Killer")
 	f.IntVar(&c.oomScoreAdj, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
 	f.Var(&c.gpus, "gpus", "GPU devices to add to the container ('all' to pass all GPUs)")

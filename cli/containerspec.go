@@ -179,7 +179,7 @@ func (c *containerFlags) hostConfig() (*container.HostConfig, error) {
 	h := &container.HostConfig{
 		ContainerIDFile: c.cidfile, LogConfig: logs, RestartPolicy: restart, AutoRemove: c.rm,
 		VolumeDriver: c.volumeDriver, VolumesFrom: c.volumesFrom, Annotations: c.annotations,
-		CapAdd: c.capAdd, CapDrop: c.capDrop, CgroupnsMode: container.CgroupnsMode(c.cgroupns),
+		CapAdd: opts.Capabilities(c.capAdd), CapDrop: opts.Capabilities(c.capDrop), CgroupnsMode: container.CgroupnsMode(c.cgroupns),
 		DNSOptions: c.dnsOptions, DNSSearch: c.dnsSearch, ExtraHosts: c.extraHosts, GroupAdd: c.groupAdd,
 		IpcMode: container.IpcMode(c.ipc), PidMode: container.PidMode(c.pid), UTSMode: container.UTSMode(c.uts),
 		UsernsMode: container.UsernsMode(c.userns), OomScoreAdj: c.oomScoreAdj, Privileged: c.privileged,
@@ -256,11 +256,7 @@ func (c *containerFlags) resources() (container.Resources, error) {
 		BlkioWeight: c.blkioWeight, CPUPeriod: c.cpuPeriod, CPUQuota: c.cpuQuota,
 		CPURealtimePeriod: c.rtPeriod, CPURealtimeRuntime: c.rtRun, CpusetCpus: c.cpusetCPUs, CpusetMems: c.cpusetMems,
 		DeviceCgroupRules: c.deviceRules, MemoryReservation: c.memoryReservation.N, MemorySwap: c.memorySwap.N,
-		Ulimits: c.ulimits, CPUCount: c.cpuCount, CPUPercent: c.cpuPercent,
-		IOMaximumIOps: c.ioOps, IOMaximumBandwidth: uint64(c.ioBandwidth.N),
-	}
-	if c.kernelMemory.N != 0 {
-		return r, invalidf("--kernel-memory is not supported")
+		Ulimits: c.ulimits,
 	}
 	if c.set.Changed("pids-limit") {
 		r.PidsLimit = &c.pidsLimit
@@ -339,7 +335,6 @@ func (c *containerFlags) networking(host *container.HostConfig) (*network.Networ
 		}
 		if i == 0 && mode.IsUserDefined() {
 			n.Links = c.links
-			host.Links = nil
 		}
 		ep, err := n.Endpoint()
 		if err != nil {

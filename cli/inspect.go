@@ -34,7 +34,7 @@ func inspectCommand() command {
 				if err != nil {
 					return err
 				}
-				return a.inspect(ctx, args, tmpl, kinds, inspectQuery(sizes, ""))
+				return a.inspect(ctx, args, tmpl, kinds, inspectQuery(sizes))
 			}
 		},
 	}
@@ -78,13 +78,10 @@ func kindsOf(kind string, given bool) ([]inspectKind, error) {
 	return nil, invalidf("unknown type: %q: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"", kind)
 }
 
-func inspectQuery(sizes bool, platform string) url.Values {
+func inspectQuery(sizes bool) url.Values {
 	q := url.Values{}
 	if sizes {
 		q.Set("size", "1")
-	}
-	if platform != "" {
-		q.Set("platform", platform)
 	}
 	return q
 }
@@ -137,13 +134,13 @@ func inspectOne(ctx context.Context, cl *client.Client, name string, kinds []ins
 }
 
 // inspectOf makes the inspect command of one kind of object.
-func inspectOf(kind, usage, short string, flags func(f *pflag.FlagSet) func() url.Values) command {
+func inspectOf(kind, usage, short string, flags func(f *pflag.FlagSet) func() (url.Values, error)) command {
 	return command{
 		group: kind, name: "inspect", usage: usage, short: short, args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var tmpl string
 			f.StringVarP(&tmpl, "format", "f", "", inspectFormatHelp)
-			query := func() url.Values { return nil }
+			query := func() (url.Values, error) { return nil, nil }
 			if flags != nil {
 				query = flags(f)
 			}
@@ -152,7 +149,11 @@ func inspectOf(kind, usage, short string, flags func(f *pflag.FlagSet) func() ur
 				if err != nil {
 					return err
 				}
-				return a.inspect(ctx, args, tmpl, kinds, query())
+				q, err := query()
+				if err != nil {
+					return err
+				}
+				return a.inspect(ctx, args, tmpl, kinds, q)
 			}
 		},
 	}
@@ -160,29 +161,35 @@ func inspectOf(kind, usage, short string, flags func(f *pflag.FlagSet) func() ur
 
 func containerInspectCommand() command {
 	return inspectOf("container", "[OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers",
-		func(f *pflag.FlagSet) func() url.Values {
+		func(f *pflag.FlagSet) func() (url.Values, error) {
 			sizes := f.BoolP("size", "s", false, "Display total file sizes")
-			return func() url.Values { return inspectQuery(*sizes, "") }
+			return func() (url.Values, error) { return inspectQuery(*sizes), nil }
 		})
 }
 
 func imageInspectCommand() command {
 	return inspectOf("image", "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images",
-		func(f *pflag.FlagSet) func() url.Values {
+		func(f *pflag.FlagSet) func() (url.Values, error) {
 			platform := f.String("platform", "", "Inspect a specific platform of the multi-platform image ('os[/arch[/variant]]')")
-			return func() url.Values { return inspectQuery(false, *platform) }
+			return func() (url.Values, error) {
+				q := url.Values{}
+				if *platform == "" {
+					return q, nil
+				}
+				return q, addPlatforms(q, "platform", []string{*platform})
+			}
 		})
 }
 
 func networkInspectCommand() command {
 	return inspectOf("network", "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks",
-		func(f *pflag.FlagSet) func() url.Values {
+		func(f *pflag.FlagSet) func() (url.Values, error) {
 			verbose := f.BoolP("verbose", "v", false, "Verbose output for diagnostics")
-			return func() url.Values {
+			return func() (url.Values, error) {
 				if *verbose {
-					return url.Values{"verbose": {"true"}}
+					return url.Values{"verbose": {"true"}}, nil
 				}
-				return nil
+				return nil, nil
 			}
 		})
 }

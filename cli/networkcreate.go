@@ -93,9 +93,7 @@ func (n *networkCreator) request(name string) (network.CreateRequest, error) {
 	if err != nil {
 		return req, err
 	}
-	if !req.ConfigOnly || len(pools) > 0 {
-		req.IPAM = &network.IPAM{Driver: n.ipamDriver, Options: n.ipamOpts, Config: pools}
-	}
+	req.IPAM = &network.IPAM{Driver: n.ipamDriver, Options: n.ipamOpts, Config: pools}
 	return req, nil
 }
 

@@ -42,12 +42,13 @@ func (a *app) systemPrune(ctx context.Context, p *pruneFlags, volumes bool) erro
 	steps := []func() (pruned, error){
 		func() (pruned, error) { return pruneContainers(ctx, cl, p, p.query(a)) },
 		func() (pruned, error) { return pruneNetworks(ctx, cl, p, p.query(a)) },
-		func() (pruned, error) { return pruneImages(ctx, cl, p, p.query(a)) },
-		func() (pruned, error) { return pruneBuildCache(ctx, cl, p, p.query(a)) },
 	}
 	if volumes {
 		steps = append(steps, func() (pruned, error) { return pruneVolumes(ctx, cl, anonymous, p.query(a)) })
 	}
+	steps = append(steps,
+		func() (pruned, error) { return pruneImages(ctx, cl, p, p.query(a)) },
+		func() (pruned, error) { return pruneBuildCache(ctx, cl, p, p.query(a)) })
 	var failed []error
 	for _, step := range steps {
 		r, err := step()

@@ -34,12 +34,12 @@ func updateCommand() command {
 }
 
 type updater struct {
-	set                             *pflag.FlagSet
-	res                             container.Resources
-	memory, reservation, swap, kmem opts.Bytes
-	cpus                            opts.CPUs
-	pids                            int64
-	restart                         string
+	set                       *pflag.FlagSet
+	res                       container.Resources
+	memory, reservation, swap opts.Bytes
+	cpus                      opts.CPUs
+	pids                      int64
+	restart                   string
 }
 
 func (u *updater) flags(f *pflag.FlagSet) {
@@ -57,8 +57,7 @@ func (u *updater) flags(f *pflag.FlagSet) {
 	f.VarP(&u.memory, "memory", "m", "Memory limit")
 	f.Var(&u.reservation, "memory-reservation", "Memory soft limit")
 	f.Var(&u.swap, "memory-swap", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
-	f.Var(&u.kmem, "kernel-memory", "Kernel memory limit")
-	_ = f.MarkHidden("kernel-memory")
+	refuse(f, "kernel-memory")
 	f.Int64Var(&u.pids, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
 	f.StringVar(&u.restart, "restart", "", "Restart policy to apply when a container exits")
 }
@@ -67,9 +66,6 @@ func (u *updater) request() (container.UpdateConfig, error) {
 	var req container.UpdateConfig
 	if u.set.NFlag() == 0 {
 		return req, invalidf("you must provide one or more flags when using this command")
-	}
-	if u.kmem.N != 0 {
-		return req, invalidf("--kernel-memory is not supported")
 	}
 	req.Resources = u.res
 	req.Memory, req.MemoryReservation, req.MemorySwap = u.memory.N, u.reservation.N, u.swap.N

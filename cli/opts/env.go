@@ -10,7 +10,9 @@ import (
 )
 
 // Env returns the variables of files, then those given. A name without "="
-// takes its value from the caller's environment and is left out if unset there.
+// takes its value from the caller's environment; if that has none, the name goes
+// to the daemon alone, which takes the image's variable away. In a file such a
+// name is left out.
 func Env(files, given []string) ([]string, error) {
 	var all []string
 	for _, f := range files {
@@ -26,11 +28,9 @@ func Env(files, given []string) ([]string, error) {
 			return nil, invalidf("invalid environment variable: %s", v)
 		}
 		if !has {
-			val, ok := os.LookupEnv(k)
-			if !ok {
-				continue
+			if val, ok := os.LookupEnv(k); ok {
+				v = k + "=" + val
 			}
-			v = k + "=" + val
 		}
 		all = append(all, v)
 	}

@@ -228,6 +228,9 @@ func checkMount(m mount.Mount) error {
 	if b := m.BindOptions; b != nil && !m.ReadOnly && (b.ReadOnlyNonRecursive || b.ReadOnlyForceRecursive) {
 		return invalidf("option 'bind-recursive=writable' or 'readonly' requires 'readonly' to be specified in conjunction")
 	}
+	if b := m.BindOptions; b != nil && b.ReadOnlyForceRecursive && b.Propagation != mount.PropagationRPrivate {
+		return invalidf("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction")
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,10 +22,9 @@ func Security(specs []string) (out []string, unconfinedPaths bool, err error) {
 			if key, val, ok = strings.Cut(s, ":"); !ok {
 				return nil, false, invalidf("invalid --security-opt: %q", s)
 			}
-			s = key + "=" + val
 		}
 		switch {
-		case s == "systempaths=unconfined":
+		case key == "systempaths" && val == "unconfined":
 			unconfinedPaths = true
 			continue
 		case key == "seccomp" && val != "unconfined" && val != "builtin":
@@ -49,6 +49,24 @@ func seccompProfile(path string) (string, error) {
 		return "", fmt.Errorf("compacting json for seccomp profile (%s) failed: %w", path, err)
 	}
 	return b.String(), nil
+}
+
+// Capabilities gives names their usual form and order: ALL first, then CAP_…,
+// each once.
+func Capabilities(names []string) []string {
+	if len(names) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(names))
+	for _, n := range names {
+		n = strings.ToUpper(strings.TrimSpace(n))
+		if n != "ALL" && !strings.HasPrefix(n, "CAP_") {
+			n = "CAP_" + n
+		}
+		out = append(out, n)
+	}
+	slices.Sort(out) // ALL sorts before CAP_
+	return slices.Compact(out)
 }
 
 // Restart parses a value of --restart: no, always, unless-stopped,
