@@ -34,7 +34,7 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	}
 	b := &birth{cgroup: req.Cgroup, extra: req.ExtraFiles, enter: []nsFD{{int(req.PidFD.Fd()), joinable}}}
 	if cfg.UserNS {
-		return nil, lackf("exec in a container with a user namespace")
+		b.userNS = req.PidFD
 	}
 	if !req.Process.Terminal {
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}

@@ -83,7 +83,14 @@ func (r *Runtime) spawnHere(b *birth) (*spawned, error) {
 		return nil, err
 	}
 	defer closeCgroup()
-	argv := []string{"wherry-runtime", "init", strconv.Itoa(3 + len(b.extra))}
+	argv := initArgs(b)
+	if b.userNS != nil {
+		s, err := r.spawnRaw(b, attr, pair[0], argv)
+		if err != nil {
+			unix.Close(pair[0])
+		}
+		return s, err
+	}
 	path := "/proc/self/fd/" + strconv.Itoa(int(r.program.Fd()))
 	pid, err := syscall.ForkExec(path, argv, attr)
 	runtime.KeepAlive(b)
@@ -102,9 +109,6 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 		sys.GidMappingsEnableSetgroups = true
 		sys.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
 	}
-	if b.userNS != nil {
-		return nil, nil, lackf("joining a user namespace")
-	}
 	cg := -1
 	if b.cgroup != "" {
 		var err error
@@ -116,6 +120,9 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 		}
 	}
 	for _, ns := range b.enter {
+		if b.userNS != nil {
+			break // after the user namespace
+		}
 		if err := unix.Setns(ns.fd, ns.flag); err != nil {
 			unix.Close(cg)
 			return nil, nil, fmt.Errorf("enter namespace %#x: %w", ns.flag, err)

@@ -1,6 +1,8 @@
 package ocirun
 
 import (
+	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,3 +32,5 @@ func waitid(pidfd int, si *siginfo) error {
 }
 
 func uintptrOf(si *siginfo) uintptr { return uintptr(unsafe.Pointer(si)) }
+
+func statUID(fi os.FileInfo) uint32 { return fi.Sys().(*syscall.Stat_t).Uid }

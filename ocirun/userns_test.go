@@ -1,0 +1,103 @@
+package ocirun
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const hostID = 100000
+
+func mapped(t *testing.T, root string, script string) *CreateRequest {
+	t.Helper()
+	err := filepath.Walk(root, func(name string, _ os.FileInfo, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(name, hostID, hostID)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir := filepath.Dir(root); dir != "/tmp"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := sh(root, script)
+	m := []specs.LinuxIDMapping{{ContainerID: 0, HostID: hostID, Size: 65536}}
+	req.Spec.Linux.UIDMappings, req.Spec.Linux.GIDMappings = m, m
+	req.Spec.Linux.Namespaces = append(req.Spec.Linux.Namespaces,
+		specs.LinuxNamespace{Type: specs.UserNamespace}, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	return req
+}
+
+func TestUserNamespace(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	req := mapped(t, root, "id; head -1 /proc/self/uid_map | grep -o '0 .*100000 .*65536'; grep CapEff /proc/self/status; echo x > /file; stat -c %u /file; "+
+		"echo y > /dev/null && echo null; head -c 2 /dev/urandom | wc -c; stat -c %u /proc/1 /dev/pts; hostname; unshare -m true && echo no; wc -c < /proc/interrupts")
+	res := mustRun(t, r, req)
+	want := "uid=0(root) gid=0(root)\n0     100000      65536\nCapEff:\t00000000a80425fb\n0\nnull\n2\n0\n0\nbox\nunshare: unshare(0x20000): Operation not permitted\n0\n"
+	if diff := cmp.Diff(want, res.out); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	fi, err := os.Stat(filepath.Join(root, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid := statUID(fi); uid != hostID {
+		t.Error("the file belongs to", uid)
+	}
+}
+
+func TestUserNamespaceExec(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	req := mapped(t, root, "exec sleep 60")
+	c := start(t, r, req)
+	res, err := execIn(t, r, c, req.Spec, nil, "sh", "-c", "id; hostname; echo x > /y; stat -c %u /y; grep CapEff /proc/self/status; ls /proc/self/fd; "+
+		"for n in user pid mnt uts ipc net cgroup; do [ $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) ] || echo $n; done; exit 4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := result{"uid=0(root) gid=0(root)\nbox\n0\nCapEff:\t00000000a80425fb\n0\n1\n2\n3\n", 4}
+	if diff := cmp.Diff(want, res, cmp.AllowUnexported(result{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := execIn(t, r, c, req.Spec, nil, "foo"); err == nil {
+		t.Error("no error")
+	}
+}
+
+// TestJoinUserNamespace is a container in another one's user and network
+// namespaces, with all others of its own.
+func TestJoinUserNamespace(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	c := start(t, r, mapped(t, root, "exec sleep 60"))
+	req := sh(root, "id -u; echo $$; readlink /proc/self/ns/net; readlink /proc/self/ns/user; stat -c %u /proc/1; mount | grep -c ' /proc '")
+	for i := range req.Spec.Linux.Namespaces {
+		if ns := &req.Spec.Linux.Namespaces[i]; ns.Type == specs.NetworkNamespace {
+			ns.Path = fmt.Sprintf("/proc/%d/ns/net", c.Pid)
+		}
+	}
+	req.Spec.Linux.Namespaces = append(req.Spec.Linux.Namespaces,
+		specs.LinuxNamespace{Type: specs.UserNamespace, Path: fmt.Sprintf("/proc/%d/ns/user", c.Pid)})
+	want := "0\n1\n"
+	for _, ns := range []string{"net", "user"} {
+		to, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", c.Pid, ns))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want += to + "\n"
+	}
+	res := mustRun(t, r, req)
+	if diff := cmp.Diff(want+"0\n1\n", res.out); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
