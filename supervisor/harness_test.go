@@ -349,3 +349,11 @@ func kill(t testing.TB, pid int) {
 		t.Fatal("it lives on: ", err)
 	}
 }
+
+// stopped suspends a helper.
+func stopped(t testing.TB, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+}

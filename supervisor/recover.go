@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/keeper/exits"
@@ -98,7 +99,7 @@ func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string
 			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 			_ = unix.Close(fd)
 		}
-		return s.journal.removeRequest(id)
+		return s.forgetUnborn(ctx, id)
 	}
 	t := newEntry(s, id)
 	t.st, t.start, t.policy, t.stdio = st.Status, st.Start, st.Restart, st.Stdio
@@ -116,12 +117,31 @@ func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string
 	switch t.st.State {
 	case task.Running, task.Paused:
 		return t.readopt(ctx, set, names.Names)
+	case task.Exited:
+		t.deleteCgroup(ctx, t.st.Cgroup) // it may have been under way
+		t.releaseRoot()
 	case task.Restarting:
+		t.deleteCgroup(ctx, t.st.Cgroup)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.scheduleLocked()
 	}
 	return nil
+}
+
+// forgetUnborn removes what is left of a task that was being created.
+func (s *Supervisor) forgetUnborn(ctx context.Context, id string) error {
+	req, err := s.journal.loadRequest(id, s.seccomp.decode)
+	if err == nil {
+		cgroup := cgroupOf(req)
+		if err := s.rt.KillAll(cgroup, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
+			s.log.Warn("cannot kill what is left of a start", "task", id, "err", err)
+		}
+		if err := s.rt.DeleteCgroup(ctx, cgroup); err != nil {
+			s.log.Warn("cannot remove a cgroup", "task", id, "err", err)
+		}
+	}
+	return s.journal.removeRequest(id)
 }
 
 // readopt goes on with a task whose process may still run.

@@ -258,8 +258,8 @@ func (l *launch) create(ctx context.Context) error {
 		req.Spec.Process.Terminal = true
 		cr.Width, cr.Height = uint16(req.Stdio.Width), uint16(req.Stdio.Height)
 	}
-	if l := req.Spec.Linux; l != nil && l.CgroupsPath == "" && req.CgroupParent != "" {
-		l.CgroupsPath = path.Join(req.CgroupParent, t.id)
+	if req.Spec.Linux != nil {
+		req.Spec.Linux.CgroupsPath = cgroupOf(req)
 	}
 	if t.netns >= 0 {
 		fd, err := unix.FcntlInt(uintptr(t.netns), unix.F_DUPFD_CLOEXEC, 0)
@@ -293,6 +293,15 @@ func (l *launch) create(ctx context.Context) error {
 	l.io = newIOSet(t.s.poll, req.Stdio, l.pipes, l.sink)
 	l.io.onDetach, l.io.onStdinClosed = t.detachedClient, t.stdinClosed
 	return nil
+}
+
+// cgroupOf names the task's cgroup: as the specification says, or below the
+// parent.
+func cgroupOf(req *task.StartRequest) string {
+	if l := req.Spec.Linux; l != nil && l.CgroupsPath != "" {
+		return path.Clean("/" + l.CgroupsPath)
+	}
+	return path.Join("/", req.CgroupParent, req.ID)
 }
 
 // publish leaves with the keeper and in the journal what a later supervisor

@@ -1,0 +1,284 @@
+package supervisor
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-engine/wherry/task"
+)
+
+// counted is the output of a script that counts.
+func counted(n int) string {
+	var b strings.Builder
+	for i := 1; i <= n; i++ {
+		b.WriteString(strconv.Itoa(i))
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// firstDifference describes where two texts part.
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range w {
+		if i >= len(g) || g[i] != w[i] {
+			lo, hi := max(i-2, 0), i+3
+			return fmt.Sprintf("line %d of %d (got %d): got %q, want %q", i+1, len(w), len(g), g[lo:min(hi, len(g))], w[lo:min(hi, len(w))])
+		}
+	}
+	return fmt.Sprintf("%d lines too many", len(g)-len(w))
+}
+
+func TestSupervisorKilled(t *testing.T) {
+	b := newBox(t)
+	const n = 400
+	counting := b.request(fmt.Sprintf("for i in $(seq 1 %d); do echo $i; usleep 5000; done; exit 7", n))
+	b.start(counting, task.StartFiles{})
+	echoing := b.request("while read x; do echo got $x; done; echo end; exit 8")
+	echoing.Stdio = task.Stdio{OpenStdin: true, StdinOnce: true}
+	b.start(echoing, task.StartFiles{})
+	tty := b.request("read x; stty size; exit 9")
+	tty.Stdio = task.Stdio{Terminal: true, OpenStdin: true, Width: 80, Height: 24}
+	b.start(tty, task.StartFiles{})
+	always := b.request("usleep 300000; exit 1")
+	always.Restart = task.RestartPolicy{Name: "always"}
+	b.start(always, task.StartFiles{})
+	owned := b.request("sleep 1000")
+	owned.DieWithOwner = true
+	b.start(owned, task.StartFiles{})
+	ex := task.ExecRequest{ID: echoing.ID, ExecID: "x", Process: &specs.Process{Args: []string{"/bin/sh", "-c", "sleep 1; yes | head -c 200000; exit 4"}, Cwd: "/", Env: []string{"PATH=/bin"}},
+		Attach: task.AttachRequest{Stdout: true}}
+	_, server := socketPair(t)
+	if _, err := b.client.Exec(b.ctx, ex, server); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+
+	for range 3 {
+		kill(t, b.inv.SupervisorPid)
+		b.reconnect()
+		time.Sleep(100 * time.Millisecond)
+	}
+	for _, st := range b.inv.Tasks {
+		if st.ID == counting.ID && st.State != task.Running {
+			t.Errorf("the counting task is %+v", st)
+		}
+	}
+	client, server := socketPair(t)
+	if err := b.client.Attach(b.ctx, echoing.ID, task.AttachRequest{Stdin: true, Stdout: true}, server); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	if _, err := io.WriteString(client, "this\n"); err != nil {
+		t.Fatal(err)
+	}
+	readUntil(t, client, "got this\n")
+	b.await("end of the exec", func(e task.Event) bool { return e.Kind == task.EventExecDied && e.Exec.ExecID == "x" && e.Exec.ExitCode == 4 })
+	if err := client.CloseWrite(); err != nil { // the end of input reaches the process through no other duplicate
+		t.Fatal(err)
+	}
+	if st := b.awaitExit(echoing.ID); st.ExitCode != 8 {
+		t.Errorf("the echoing task: %+v", st)
+	}
+	client, server = socketPair(t)
+	if err := b.client.Attach(b.ctx, tty.ID, task.AttachRequest{Stdin: true, Stdout: true}, server); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	if _, err := io.WriteString(client, "go\n"); err != nil {
+		t.Fatal(err)
+	}
+	readUntil(t, client, "24 80")
+	if st := b.awaitExit(tty.ID); st.ExitCode != 9 {
+		t.Errorf("the terminal task: %+v", st)
+	}
+	b.await("restart", func(e task.Event) bool { return e.Kind == task.EventStarted && e.Status.ID == always.ID })
+	if st := b.awaitExit(owned.ID); st.ExitCode != 137 {
+		t.Errorf("the owned task: %+v", st)
+	}
+	if st := b.awaitExit(counting.ID); st.ExitCode != 7 || st.ExitUnknown {
+		t.Errorf("the counting task: %+v", st)
+	}
+	if got := b.log(counting); got != counted(n) {
+		t.Error("the log is not complete: ", firstDifference(got, counted(n)))
+	}
+}
+
+func TestExitWhileSupervisorIsAway(t *testing.T) {
+	b := newBox(t)
+	req := b.request("read x; exit 21")
+	req.Stdio = task.Stdio{OpenStdin: true}
+	b.start(req, task.StartFiles{})
+	client, server := socketPair(t)
+	if err := b.client.Attach(b.ctx, req.ID, task.AttachRequest{Stdin: true}, server); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	_, _ = io.WriteString(client, "go\n")
+	kill(t, b.inv.SupervisorPid)
+	b.reconnect()
+	if st := b.awaitExit(req.ID); st.ExitCode != 21 || st.ExitUnknown {
+		t.Errorf("status is %+v", st)
+	}
+}
+
+func TestKeeperKilled(t *testing.T) {
+	b := newBox(t)
+	req := b.request("for i in $(seq 1 200); do echo $i; usleep 10000; done; exit 3")
+	b.start(req, task.StartFiles{})
+	first := b.inv.KeeperPid
+	kill(t, first)
+	waitFor(t, "another keeper", func() bool {
+		b.reconnect()
+		return b.inv.KeeperPid != first && b.inv.KeeperPid != 0
+	})
+	time.Sleep(100 * time.Millisecond)
+	kill(t, b.inv.SupervisorPid) // the new keeper has what the next supervisor needs
+	b.reconnect()
+	if st := b.awaitExit(req.ID); st.ExitCode != 3 {
+		t.Errorf("status is %+v", st)
+	}
+	if got := b.log(req); got != counted(200) {
+		t.Error("the log is not complete: ", firstDifference(got, counted(200)))
+	}
+}
+
+func TestBothKilled(t *testing.T) {
+	b := newBox(t)
+	quiet, gone := b.request("sleep 3; exit 5"), b.request("sleep 0.3; exit 6")
+	b.start(quiet, task.StartFiles{})
+	b.start(gone, task.StartFiles{})
+	sup, kp := b.inv.SupervisorPid, b.inv.KeeperPid
+	stopped(t, kp) // so that it does not start another supervisor in between
+	kill(t, sup)
+	kill(t, kp)
+	time.Sleep(600 * time.Millisecond)
+	b.reconnect()
+	if st := b.awaitExit(gone.ID); !st.ExitUnknown && st.ExitCode != 6 {
+		t.Errorf("the one that ended meanwhile: %+v", st)
+	}
+	if st, err := b.client.Status(b.ctx, quiet.ID); err != nil || st.State != task.Running {
+		t.Errorf("the one that runs: %+v, %v", st, err)
+	}
+	if st := b.awaitExit(quiet.ID); !st.ExitUnknown && st.ExitCode != 5 {
+		t.Errorf("the one that ended later: %+v", st)
+	}
+}
+
+// TestKilledAtRandom kills helpers under load and finds everything done and
+// nothing left (see shutdown).
+func TestKilledAtRandom(t *testing.T) {
+	b := newBox(t)
+	before := processes(t, b)
+	rounds := 12
+	if testing.Short() {
+		rounds = 4
+	}
+	for round := range rounds {
+		var started []task.StartRequest
+		stop := make(chan struct{})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				req := b.request(fmt.Sprintf("seq 1 2000; usleep %d; exit 11", rand.IntN(50000)))
+				b.mu.Lock()
+				c := b.client
+				b.mu.Unlock()
+				if _, err := c.Start(b.ctx, req, task.StartFiles{}); err == nil {
+					started = append(started, req)
+				} else {
+					time.Sleep(5 * time.Millisecond)
+				}
+			}
+		}()
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+		if round%3 == 1 {
+			kill(t, b.inv.KeeperPid)
+		} else {
+			kill(t, b.inv.SupervisorPid)
+		}
+		time.Sleep(50 * time.Millisecond)
+		b.reconnect()
+		waitFor(t, "a keeper", func() bool {
+			if b.inv.KeeperPid == 0 || !alive(b.inv.KeeperPid) {
+				b.reconnect()
+				return false
+			}
+			return true
+		})
+		time.Sleep(50 * time.Millisecond)
+		close(stop)
+		<-done
+		b.reconnect()
+		for _, req := range started {
+			var st task.Status
+			waitFor(t, "exit of "+req.ID, func() bool {
+				var err error
+				if st, err = b.client.Status(b.ctx, req.ID); err != nil {
+					t.Fatalf("round %d: %s was started and is lost: %v", round, req.ID, err)
+				}
+				return st.State == task.Exited
+			})
+			if st.ExitCode != 11 {
+				t.Errorf("round %d: %+v", round, st)
+			}
+			if got := b.log(req); got != counted(2000) {
+				t.Errorf("round %d: %s: the log is not complete: %s", round, req.ID, firstDifference(got, counted(2000)))
+			}
+		}
+		inv, err := b.client.Hello(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, st := range inv.Tasks { // also those whose start was cut off
+			if err := b.client.Delete(b.ctx, st.ID, true); err != nil {
+				t.Errorf("delete: %v", err)
+			}
+		}
+	}
+	waitFor(t, "the end of all processes", func() bool { return processes(t, b) <= before })
+}
+
+// waitFor asks until something is so.
+func waitFor(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !so(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("in vain: ", what)
+		}
+	}
+}
+
+func alive(pid int) bool {
+	_, err := os.Stat("/proc/" + strconv.Itoa(pid))
+	return err == nil
+}
+
+// processes counts those in the containers' cgroups.
+func processes(t testing.TB, b *box) int {
+	t.Helper()
+	n := 0
+	files, _ := filepath.Glob("/sys/fs/cgroup/pids" + b.parent + "/*/cgroup.procs")
+	more, _ := filepath.Glob("/sys/fs/cgroup" + b.parent + "/*/cgroup.procs")
+	for _, f := range append(files, more...) {
+		if p, err := os.ReadFile(f); err == nil {
+			n += strings.Count(string(p), "\n")
+		}
+	}
+	return n
+}
