@@ -51,8 +51,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
-	if err := serve(ctx, args, cfg.Config, level, log); err != nil {
-		log.Error("daemon ends", "err", err)
+	ready, err := serve(ctx, args, cfg.Config, level, log)
+	if err != nil && ready {
+		log.Error("shutdown was not clean", "err", err)
+		return 1
+	}
+	if err != nil {
 		fmt.Fprintf(stderr, "failed to start daemon: %v\n", err)
 		return 1
 	}
@@ -61,9 +65,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // serve takes possession of the directories, sockets and the pid file, builds
 // the engine and answers until the end. All is given back on the way out.
-func serve(ctx context.Context, args []string, cfg *config.Config, level *slog.LevelVar, log *slog.Logger) (err error) {
+// ready tells whether it ever came to answering.
+func serve(ctx context.Context, args []string, cfg *config.Config, level *slog.LevelVar, log *slog.Logger) (ready bool, err error) {
 	if os.Geteuid() != 0 {
-		return errors.New("wherryd needs to be started with root privileges")
+		return false, errors.New("wherryd needs to be started with root privileges")
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // memory is dearer than the collector's time here
@@ -71,27 +76,27 @@ func serve(ctx context.Context, args []string, cfg *config.Config, level *slog.L
 	applyProxies(cfg.Proxies)
 	root, err := dataroot.Open(cfg.DataRoot)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	if err := os.MkdirAll(cfg.ExecRoot, 0o711); err != nil {
-		return fmt.Errorf("make exec root: %w", err)
+		return false, fmt.Errorf("make exec root: %w", err)
 	}
 	if cfg.Pidfile != "" {
 		if err := pidfile.Write(cfg.Pidfile); err != nil {
-			return err
+			return false, err
 		}
 		defer func() { err = errors.Join(err, pidfile.Remove(cfg.Pidfile)) }()
 	}
 	listeners, err := openListeners(cfg, log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	e, err := wire(ctx, args, cfg, level, log)
 	if err != nil {
-		return errors.Join(err, closeAll(listeners))
+		return false, errors.Join(err, closeAll(listeners))
 	}
-	return daemon.Run(ctx, daemon.Options{
+	return true, daemon.Run(ctx, daemon.Options{
 		Server: e.server, Listeners: listeners, Logger: log, DumpDir: cfg.ExecRoot,
 		Reload: e.reload, Close: e.close,
 	})

@@ -93,7 +93,7 @@ func optBoolVar(p **bool) value {
 			b, err := strconv.ParseBool(s)
 			return &b, err
 		},
-		show: func(b *bool) string { return strconv.FormatBool(b != nil && *b) },
+		show: func(b *bool) string { return strconv.FormatBool(b == nil || *b) },
 	}
 }
 
