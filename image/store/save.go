@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	apievents "github.com/moby/moby/api/types/events"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -16,13 +14,18 @@ import (
 
 // Save writes images as an archive that both `docker load` and tools for OCI
 // layouts read. A reference is a name, an ID, or a repository (all its tags).
-// With platforms only those are written. NotFound.
+// With platforms only those are written; without, all that are here in full. NotFound.
 func (s *Store) Save(ctx context.Context, refs []string, plats []ocispec.Platform, w io.Writer) error {
 	ctx = s.context(ctx)
-	opts := []archive.ExportOpt{archive.WithSkipMissing(s.ContentStore())}
 	if len(refs) == 0 {
 		return fmt.Errorf("no image was given: %w", errdefs.ErrInvalidArgument)
 	}
+	ctx, done, err := s.lease(ctx) // what is written must not be collected
+	if err != nil {
+		return err
+	}
+	defer done()
+	e := &export{s: s, plats: plats}
 	var saved []item
 	for _, ref := range refs {
 		list, err := s.selection(ctx, ref)
@@ -31,18 +34,12 @@ func (s *Store) Save(ctx context.Context, refs []string, plats []ocispec.Platfor
 		}
 		saved = append(saved, list...)
 		for _, it := range list {
-			more, err := s.exports(ctx, it, ref, plats)
-			if err != nil {
-				return err
+			if err := e.add(ctx, it, ref); err != nil {
+				return fmt.Errorf("save: %w", err)
 			}
-			opts = append(opts, more...)
 		}
 	}
-	opts = append(opts, archive.WithPlatform(matcher(plats, s.platform)))
-	if len(plats) == 0 {
-		opts = append(opts, archive.WithAllPlatforms())
-	}
-	if err := archive.Export(ctx, s.ContentStore(), w, opts...); err != nil {
+	if err := e.write(ctx, w); err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
 	for _, it := range saved {
@@ -95,31 +92,4 @@ func (s *Store) repository(ctx context.Context, ref string) ([]item, error) {
 		}
 	}
 	return list, nil
-}
-
-// exports turns one image into options of the exporter, after checking that
-// the wanted platforms are here in full.
-func (s *Store) exports(ctx context.Context, it item, ref string, plats []ocispec.Platform) ([]archive.ExportOpt, error) {
-	var names []string
-	if it.name != "" {
-		names = []string{it.name}
-	}
-	target := it.target
-	for _, p := range plats {
-		found, err := s.choose(ctx, target, ref, &p)
-		if err != nil {
-			return nil, err
-		}
-		if !s.describeManifest(ctx, found.desc).Available {
-			return nil, fmt.Errorf("save %s: content of %s is not here: %w", ref, platformText(p), errdefs.ErrNotFound)
-		}
-	}
-	return []archive.ExportOpt{archive.WithManifest(target, names...)}, nil
-}
-
-func matcher(plats []ocispec.Platform, def ocispec.Platform) platforms.MatchComparer {
-	if len(plats) == 0 {
-		return platforms.Only(def)
-	}
-	return platforms.Ordered(plats...)
 }
