@@ -89,7 +89,7 @@ func (h Handlers) measure(ctx context.Context, wants func(system.DiskUsageObject
 		if err != nil {
 			return err
 		}
-		l.Images, l.LayersSize = images, layers
+		l.Images, l.LayersSize = append([]image.Summary{}, images...), layers
 		u.ImageUsage = imageUsage(images, layers, verbose)
 	}
 	if wants(system.ContainerObject) && h.o.Usage.Containers != nil {
@@ -97,7 +97,7 @@ func (h Handlers) measure(ctx context.Context, wants func(system.DiskUsageObject
 		if err != nil {
 			return err
 		}
-		l.Containers = containers
+		l.Containers = append([]container.Summary{}, containers...)
 		u.ContainerUsage = containerUsage(containers, verbose)
 	}
 	if wants(system.VolumeObject) && h.o.Usage.Volumes != nil {
@@ -105,7 +105,7 @@ func (h Handlers) measure(ctx context.Context, wants func(system.DiskUsageObject
 		if err != nil {
 			return err
 		}
-		l.Volumes = volumes
+		l.Volumes = append([]volume.Volume{}, volumes...)
 		u.VolumeUsage = volumeUsage(volumes, verbose)
 	}
 	if wants(system.BuildCacheObject) && h.o.Usage.BuildCache != nil {
@@ -113,7 +113,7 @@ func (h Handlers) measure(ctx context.Context, wants func(system.DiskUsageObject
 		if err != nil {
 			return err
 		}
-		l.BuildCache = records
+		l.BuildCache = append([]build.CacheRecord{}, records...)
 		u.BuildCacheUsage = cacheUsage(records, verbose)
 	}
 	return nil

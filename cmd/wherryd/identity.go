@@ -2,8 +2,6 @@ package main
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -28,14 +26,4 @@ func engineID(s *state.Store) (string, error) {
 		return "", fmt.Errorf("keep engine ID: %w", err)
 	}
 	return text, nil
-}
-
-// instanceOf names a daemon among others on the machine: "" for the default
-// exec root, else eight digits derived from it.
-func instanceOf(execRoot, defaultRoot string) string {
-	if execRoot == defaultRoot {
-		return ""
-	}
-	sum := sha256.Sum256([]byte(execRoot))
-	return hex.EncodeToString(sum[:4])
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/wherry-engine/wherry/api/containers"
 	"github.com/wherry-engine/wherry/api/distribution"
 	"github.com/wherry-engine/wherry/api/images"
+	"github.com/wherry-engine/wherry/api/route"
 	"github.com/wherry-engine/wherry/api/system"
 	"github.com/wherry-engine/wherry/api/volumes"
 	"github.com/wherry-engine/wherry/build"
@@ -81,6 +82,9 @@ func wire(ctx context.Context, args []string, cfg *config.Config, level *slog.Le
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if v := e.minAPIVersion(); route.CompareVersions(v, api.MinVersion) < 0 || route.CompareVersions(v, api.CurrentVersion) > 0 {
+		return nil, fmt.Errorf("min-api-version: %q is not between %s and %s", v, api.MinVersion, api.CurrentVersion)
 	}
 	e.wireInfo()
 	e.wireAPI()

@@ -85,7 +85,7 @@ func TestAccepted(t *testing.T) {
 		"insecure-registries": ["http://R:5000", "10.0.0.0/8"], "registry-mirrors": ["https://m"],
 		"live-restore": false, "containerd": "/run/containerd.sock", "userland-proxy": false, "selinux-enabled": false,
 		"features": {"containerd-snapshotter": true}, "host-gateway-ip": "10.0.0.1"
-	}`, "-H", "tcp://:1", "-H", "unix:///s", "--add-runtime", "x=/bin/x", "--label", "k=v", "--default-network-opt", "bridge=k=v")
+	}`, "-H", "tcp://:1", "-H", "unix:///s", "--add-runtime", "x=/bin/x", "--label", "k=v")
 	if err != nil {
 		t.Fatal(err)
 	}

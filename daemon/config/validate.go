@@ -21,6 +21,9 @@ func (l *Loaded) finish() error {
 	if os.Getenv("DOCKER_TLS_VERIFY") != "" && !c.TLS.verifySet {
 		c.TLS.Enabled, c.TLS.Verify = true, true
 	}
+	if c.MinAPIVersion == "" {
+		c.MinAPIVersion = os.Getenv("DOCKER_MIN_API_VERSION")
+	}
 	if c.StorageDriver == "" {
 		c.StorageDriver = os.Getenv("DOCKER_DRIVER")
 	}
