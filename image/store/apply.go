@@ -76,7 +76,7 @@ func applyTar(ctx context.Context, r io.Reader, dir string, overlay bool) (impli
 // classify tells damage in the archive from trouble of the machine.
 func classify(err error) error {
 	var errno syscall.Errno
-	if errdefs.Resolve(err) != nil || errors.As(err, &errno) && errno != unix.ENOENT && errno != unix.ENOTDIR && errno != unix.ENAMETOOLONG {
+	if errdefs.Resolve(err) != errdefs.ErrUnknown || errors.As(err, &errno) && errno != unix.ENOENT && errno != unix.ENOTDIR && errno != unix.ENAMETOOLONG {
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)

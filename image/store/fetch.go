@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -122,6 +123,9 @@ func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 	}
 	if st.Offset < desc.Size || desc.Size == 0 {
 		if err := s.receive(ctx, f, desc, w, st.Offset, out); err != nil {
+			if errdefs.IsInvalidArgument(err) {
+				s.abort(ctx, ref)
+			}
 			return err
 		}
 	}
@@ -132,15 +136,32 @@ func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 		_, err = s.holdBlob(ctx, desc)
 		return err
 	case errdefs.IsFailedPrecondition(err), errdefs.IsInvalidArgument(err):
-		if abortErr := s.ContentStore().Abort(ctx, ref); abortErr != nil && !errdefs.IsNotFound(abortErr) {
-			s.log.Warn("remove a damaged download", "blob", desc.Digest, "err", abortErr)
-		}
-		return fmt.Errorf("filesystem layer verification failed for digest %s: %w", desc.Digest, errors.Join(errdefs.ErrInvalidArgument, err))
+		s.abort(ctx, ref)
+		s.log.Warn("a registry sent other content than it announced", "blob", desc.Digest, "err", err)
+		return fmt.Errorf("%s verification failed for digest %s: %w", kindText(desc), desc.Digest, errdefs.ErrInvalidArgument)
 	case err != nil:
 		return fmt.Errorf("store %s: %w", desc.Digest, err)
 	}
 	_, err = s.holdBlob(ctx, desc)
 	return err
+}
+
+// kindText names a blob in Docker's messages.
+func kindText(desc ocispec.Descriptor) string {
+	switch {
+	case images.IsManifestType(desc.MediaType), images.IsIndexType(desc.MediaType):
+		return "manifest"
+	case images.IsConfigType(desc.MediaType):
+		return "image config"
+	}
+	return "filesystem layer"
+}
+
+// abort removes a download whose content is not what it should be.
+func (s *Store) abort(ctx context.Context, ref string) {
+	if err := s.ContentStore().Abort(context.WithoutCancel(ctx), ref); err != nil && !errdefs.IsNotFound(err) {
+		s.log.Warn("remove a damaged download", "ref", ref, "err", err)
+	}
 }
 
 // receive copies the rest of a blob from the registry.
@@ -160,7 +181,10 @@ func (s *Store) receive(ctx context.Context, f remotes.Fetcher, desc ocispec.Des
 	src := &counted{r: io.LimitReader(rc, desc.Size-offset+1), m: m}
 	src.n.Store(offset)
 	n, err := io.CopyBuffer(onlyWriter{w}, src, make([]byte, 256<<10))
-	if err != nil {
+	switch {
+	case errdefs.IsFailedPrecondition(err): // the reader counts too
+		return fmt.Errorf("download %s: more than the announced %d bytes: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
+	case err != nil:
 		return fmt.Errorf("download %s: %w", desc.Digest, err)
 	}
 	switch got := offset + n; {

@@ -21,6 +21,9 @@ func PullError(ref ociref.Reference, hadAuth bool, err error) error {
 	if err == nil {
 		return nil
 	}
+	if strings.Contains(err.Error(), "rejecting ") { // the library has no class for it
+		return fmt.Errorf("manifest of %s is too large: %s: %w", ref.Familiar(), err.Error(), errdefs.ErrInvalidArgument)
+	}
 	if errdefs.IsNotFound(err) {
 		code, msg := "manifest unknown", "manifest unknown"
 		return fmt.Errorf("manifest for %s not found: %s: %s: %w", ref.Familiar(), code, msg, errdefs.ErrNotFound)
