@@ -82,7 +82,9 @@ func TestSupervisorKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	readUntil(t, client, "got this\n")
-	b.await("end of the exec", func(e task.Event) bool { return e.Kind == task.EventExecDied && e.Exec.ExecID == "x" && e.Exec.ExitCode == 4 })
+	b.await("end of the exec", func(e task.Event) bool {
+		return e.Kind == task.EventExecDied && e.Exec.ExecID == "x" && e.Exec.ExitCode == 4
+	})
 	if err := client.CloseWrite(); err != nil { // the end of input reaches the process through no other duplicate
 		t.Fatal(err)
 	}

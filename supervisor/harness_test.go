@@ -172,14 +172,13 @@ func (b *box) shutdown() {
 			b.t.Errorf("delete %s: %v", t.ID, err)
 		}
 	}
+	said, _ := os.ReadFile(filepath.Join(b.opts.ExecRoot, "helpers.log"))
 	if err := b.client.Shutdown(ctx); err != nil {
 		b.t.Errorf("shutdown: %v", err)
 	}
 	_ = b.client.Close()
 	if b.t.Failed() {
-		if l, err := os.ReadFile(filepath.Join(b.opts.ExecRoot, "helpers.log")); err == nil {
-			b.t.Logf("helpers said:\n%s", l)
-		}
+		b.t.Logf("helpers said:\n%s", said)
 	}
 	if left, err := os.ReadDir(b.opts.ExecRoot); err == nil {
 		for _, d := range left {

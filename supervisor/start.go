@@ -194,7 +194,17 @@ func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *clie
 		return err
 	}
 	l.started = true
-	if err := l.c.start(); err != nil {
+	// The journal is written while the runtime waits for the program: killed
+	// in between, the next supervisor finds a start that nobody was told of,
+	// and undoes it.
+	recorded := make(chan struct{})
+	go func() {
+		defer close(recorded)
+		l.record()
+	}()
+	err = l.c.start()
+	<-recorded
+	if err != nil {
 		return err
 	}
 	t.mu.Lock()
@@ -304,33 +314,38 @@ func cgroupOf(req *task.StartRequest) string {
 	return path.Join("/", req.CgroupParent, req.ID)
 }
 
-// publish leaves with the keeper and in the journal what a later supervisor
-// needs, before the process can do anything.
+// publish enters the process in the task.
 func (l *launch) publish() error {
 	t := l.t
 	pidfd, err := takeFD(l.c.pidfd)
 	if err != nil {
 		return err
 	}
-	start, err := exits.StartTime(l.c.pid)
-	if err != nil {
-		_ = unix.Close(pidfd)
-		return err
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	restarts := t.st.Restarts
-	t.st = task.Status{ID: t.id, Pid: l.c.pid, Cgroup: l.c.cgroup, Restarts: restarts}
-	t.pidfd, t.start, t.io, t.noStdin = pidfd, start, l.io, false
-	t.shared = !hasNamespace(l.req.Spec, specs.PIDNamespace)
-	t.leaveLocked()
-	// In the journal it runs from now on, for others when the runtime says so.
 	// The moment is that before the process, which may be quick.
-	t.st.StartedAt = time.Now()
-	t.st.State = task.Running
+	t.st = task.Status{ID: t.id, Pid: l.c.pid, Cgroup: l.c.cgroup, Restarts: restarts, StartedAt: time.Now()}
+	t.pidfd, t.io, t.noStdin = pidfd, l.io, false
+	t.shared = !hasNamespace(l.req.Spec, specs.PIDNamespace)
+	return nil
+}
+
+// record leaves with the keeper and in the journal what a later supervisor
+// needs to go on with the process.
+func (l *launch) record() {
+	t := l.t
+	start, err := exits.StartTime(l.c.pid)
+	if err != nil {
+		t.s.log.Error("cannot read a start time", "task", t.id, "err", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.start = start
+	t.leaveLocked()
+	t.st.State = task.Running // in the journal; for others when the runtime says so
 	t.saveLocked()
 	t.st.State = ""
-	return nil
 }
 
 // watch begins to wait for the end and for output. Called with t.mu held.

@@ -1,0 +1,117 @@
+package supervisor
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wherry-engine/wherry/task"
+)
+
+// pss returns the proportional set size of a process (KiB).
+func pss(t testing.TB, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == "Pss:" {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no Pss")
+	return 0
+}
+
+// TestMemoryPerIdleContainer holds the helpers to their budget.
+func TestMemoryPerIdleContainer(t *testing.T) {
+	const (
+		count  = 100
+		budget = 64 // KiB, supervisor and keeper
+	)
+	b := newBox(t)
+	start := func() {
+		req := b.request("exec sleep 1000")
+		req.Stdio = task.Stdio{OpenStdin: true}
+		b.start(req, task.StartFiles{})
+	}
+	for range 5 {
+		start()
+	}
+	time.Sleep(500 * time.Millisecond) // starts have settled
+	sup, keep := pss(t, b.inv.SupervisorPid), pss(t, b.inv.KeeperPid)
+	for range count {
+		start()
+	}
+	time.Sleep(2 * time.Second)
+	sup1, keep1 := pss(t, b.inv.SupervisorPid), pss(t, b.inv.KeeperPid)
+	each := float64(sup1-sup+keep1-keep) / count
+	t.Logf("supervisor %d to %d KiB, keeper %d to %d KiB: %.1f KiB for each idle container", sup, sup1, keep, keep1, each)
+	if each > budget {
+		t.Errorf("more than %d KiB", budget)
+	}
+}
+
+func BenchmarkRun(b *testing.B) {
+	box := newBox(b)
+	var start, exit, remove time.Duration
+	for b.Loop() {
+		req := box.request("")
+		req.Spec.Process.Args = []string{"/bin/true"}
+		t0 := time.Now()
+		box.start(req, task.StartFiles{})
+		t1 := time.Now()
+		box.awaitExit(req.ID)
+		t2 := time.Now()
+		if err := box.client.Delete(box.ctx, req.ID, false); err != nil {
+			b.Fatal(err)
+		}
+		start, exit, remove = start+t1.Sub(t0), exit+t2.Sub(t1), remove+time.Since(t2)
+	}
+	for name, d := range map[string]time.Duration{"start": start, "exit": exit, "remove": remove} {
+		b.ReportMetric(float64(d.Microseconds())/float64(b.N), name+"-us")
+	}
+}
+
+func BenchmarkStart(b *testing.B) {
+	box := newBox(b)
+	for b.Loop() {
+		req := box.request("")
+		req.Spec.Process.Args = []string{"/bin/sleep", "100"}
+		box.start(req, task.StartFiles{})
+		b.StopTimer()
+		if err := box.client.Delete(box.ctx, req.ID, true); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+func BenchmarkLog(b *testing.B) {
+	box := newBox(b)
+	const mib = 64
+	for _, driver := range []string{"json-file", "local", "none"} {
+		b.Run(driver, func(b *testing.B) {
+			for b.Loop() {
+				req := box.request(fmt.Sprintf("yes 0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz | head -c %d", mib<<20))
+				req.Log.Driver = driver
+				box.start(req, task.StartFiles{})
+				box.awaitExit(req.ID)
+				b.StopTimer()
+				if err := box.client.Delete(box.ctx, req.ID, false); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(b.N*mib)/b.Elapsed().Seconds(), "MiB/s")
+		})
+	}
+}
