@@ -31,18 +31,32 @@ func Write(path string) error {
 	return nil
 }
 
-// alive also asks whether the process is a daemon of ours: after a reboot the
-// number may belong to anybody.
+// alive also asks whether the process is a daemon like us: after a reboot the
+// number may belong to anybody. A zombie has let go of everything.
 func alive(pid int) bool {
 	if pid <= 0 || errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
 		return false
 	}
-	self, err := os.ReadFile("/proc/self/comm")
+	ours, _, err := stat("self")
 	if err != nil {
 		return true
 	}
-	other, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return err == nil && string(other) == string(self)
+	name, state, err := stat(strconv.Itoa(pid))
+	return err == nil && name == ours && state != "Z" && state != "X"
+}
+
+// stat returns the name and the state of a process.
+func stat(pid string) (name, state string, err error) {
+	data, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return "", "", err
+	}
+	// The name is in parentheses and may hold any character.
+	begin, end := strings.IndexByte(string(data), '('), strings.LastIndexByte(string(data), ')')
+	if begin < 0 || end < begin || end+3 > len(data) {
+		return "", "", fmt.Errorf("/proc/%s/stat: unknown format", pid)
+	}
+	return string(data[begin+1 : end]), string(data[end+2 : end+3]), nil
 }
 
 // Remove deletes the file if it is ours.

@@ -10,8 +10,9 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Install sends everything written to logrus' standard logger to log, at most
-// as loud as a warning: what matters of it comes back as an error anyway.
+// Install sends everything written to logrus' standard logger to log, more
+// quietly: errors as warnings, all else as debug messages. What matters of it
+// comes back as an error anyway.
 func Install(log *slog.Logger) {
 	logrus.SetOutput(io.Discard)
 	logrus.SetLevel(logrus.InfoLevel)
@@ -28,7 +29,7 @@ func (hook) Levels() []logrus.Level { return logrus.AllLevels }
 
 func (h hook) Fire(e *logrus.Entry) error {
 	level := slog.LevelDebug
-	if e.Level <= logrus.WarnLevel {
+	if e.Level <= logrus.ErrorLevel {
 		level = slog.LevelWarn
 	}
 	attrs := make([]slog.Attr, 0, len(e.Data)+1)
