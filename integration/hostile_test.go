@@ -126,7 +126,7 @@ func TestHostileRegistry(t *testing.T) {
 			h := image()
 			delete(h.blobs, layerOf(h))
 			return h
-		}, ":x", "not found"},
+		}, ":x", "unknown"},
 		"manifest is not JSON": {func() *hostile { h := image(); h.manifest = []byte("{"); return h }, ":x", ""},
 		"manifest is huge": {func() *hostile {
 			h := image()

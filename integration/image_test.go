@@ -136,7 +136,7 @@ func TestTagListRemove(t *testing.T) {
 	cli.Fails(t, 1, "must be forced", "rmi", strings.TrimPrefix(id, "sha256:")[:12])
 	n := name(t)
 	cli.OK(t, "create", "--name", n, image)
-	equal(t, "untag", cli.OK(t, "rmi", "other/name:v1"), "Untagged: other/name:v1")
+	contains(t, "untag", cli.OK(t, "rmi", "other/name:v1"), "Untagged: other/name:v1")
 	cli.Fails(t, 1, "using", "rmi", image)
 	cli.OK(t, "rm", n)
 	contains(t, "remove", cli.OK(t, "rmi", image), "Deleted: sha256:")

@@ -1,0 +1,330 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// What containers run; the image needs a static busybox at that path only.
+var (
+	runTrue  = []string{"/bin/busybox", "true"}
+	runSleep = []string{"/bin/busybox", "sleep", "100000"}
+	runTerm  = []string{"/bin/busybox", "sh", "-c", "trap 'exit 0' TERM; while :; do /bin/busybox sleep 1000 & wait $!; done"}
+)
+
+// settings of a measurement.
+type settings struct {
+	image    string
+	turns    int
+	gap      time.Duration
+	density  int
+	in       int // runs in a row of "sustained"
+	registry string
+}
+
+// samples are what one measure gave for one engine.
+type samples []float64
+
+func (s samples) median() float64 {
+	if len(s) == 0 {
+		return 0
+	}
+	c := slices.Sorted(slices.Values(s))
+	return c[len(c)/2]
+}
+
+func (s samples) min() float64 {
+	if len(s) == 0 {
+		return 0
+	}
+	return slices.Min(s)
+}
+
+// timed runs f and returns milliseconds.
+func timed(f func() error) (float64, error) {
+	began := time.Now()
+	err := f()
+	return float64(time.Since(began).Microseconds()) / 1000, err
+}
+
+// turns runs a measure by turns on all engines, in an order that rotates, and
+// drops the first two rounds.
+func turns(engines []*engine, s settings, one func(*engine) (float64, error)) (map[string]samples, error) {
+	out := map[string]samples{}
+	for round := range s.turns + 2 {
+		for i := range engines {
+			e := engines[(i+round)%len(engines)]
+			time.Sleep(s.gap)
+			v, err := one(e)
+			if err != nil {
+				return nil, err
+			}
+			if round >= 2 {
+				out[e.name] = append(out[e.name], v)
+			}
+		}
+	}
+	return out, nil
+}
+
+// run is create, start, wait and remove of `true`.
+func run(s settings, network string) func(*engine) (float64, error) {
+	return func(e *engine) (float64, error) {
+		return timed(func() error {
+			id, err := e.create(s.image, network, runTrue...)
+			if err != nil {
+				return err
+			}
+			if err := e.start(id); err != nil {
+				return err
+			}
+			if err := e.wait(id); err != nil {
+				return err
+			}
+			return e.remove(id)
+		})
+	}
+}
+
+// start is the start call alone.
+func start(s settings) func(*engine) (float64, error) {
+	return func(e *engine) (float64, error) {
+		id, err := e.create(s.image, "", runSleep...)
+		if err != nil {
+			return 0, err
+		}
+		t, err := timed(func() error { return e.start(id) })
+		if err != nil {
+			return 0, err
+		}
+		return t, e.remove(id)
+	}
+}
+
+// stop ends a container whose process obeys SIGTERM at once.
+func stop(s settings) func(*engine) (float64, error) {
+	return func(e *engine) (float64, error) {
+		id, err := e.create(s.image, "", runTerm...)
+		if err != nil {
+			return 0, err
+		}
+		if err := e.start(id); err != nil {
+			return 0, err
+		}
+		time.Sleep(150 * time.Millisecond) // until the trap is set
+		t, err := timed(func() error { return e.call("POST", "/containers/"+id+"/stop", nil, nil) })
+		if err != nil {
+			return 0, err
+		}
+		return t, e.remove(id)
+	}
+}
+
+// exec runs `true` in a container that is there.
+func exec(ids map[string]string) func(*engine) (float64, error) {
+	return func(e *engine) (float64, error) {
+		return timed(func() error {
+			var made struct{ ID string }
+			if err := e.call("POST", "/containers/"+ids[e.name]+"/exec", object{"Cmd": runTrue, "AttachStdout": true}, &made); err != nil {
+				return err
+			}
+			if _, err := e.raw("POST", "/exec/"+made.ID+"/start", object{"Detach": false, "Tty": false}); err != nil {
+				return err
+			}
+			var state struct{ ExitCode int }
+			if err := e.call("GET", "/exec/"+made.ID+"/json", nil, &state); err != nil {
+				return err
+			}
+			if state.ExitCode != 0 {
+				return fmt.Errorf("%s: exec ended with %d", e.name, state.ExitCode)
+			}
+			return nil
+		})
+	}
+}
+
+// execAll starts the containers that exec needs, measures and removes them.
+func execAll(engines []*engine, s settings) (map[string]samples, error) {
+	ids := map[string]string{}
+	for _, e := range engines {
+		id, err := e.create(s.image, "", runSleep...)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = e.remove(id) }()
+		if err := e.start(id); err != nil {
+			return nil, err
+		}
+		ids[e.name] = id
+	}
+	return turns(engines, s, exec(ids))
+}
+
+// eight does n things with eight clients and returns the first error.
+func eight(n int, do func(i int) error) error {
+	var (
+		wg    sync.WaitGroup
+		once  sync.Once
+		first error
+		next  = make(chan int)
+	)
+	for range 8 {
+		wg.Go(func() {
+			for i := range next {
+				if err := do(i); err != nil {
+					once.Do(func() { first = err })
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return first
+}
+
+// crowd is what a crowd of idle containers costs.
+type crowd struct {
+	perSecond     float64 // started
+	engineKiB     float64 // each
+	kernelKiB     float64 // each
+	removeSeconds float64 // all of them
+	processes     string
+}
+
+func density(e *engine, s settings) (crowd, error) {
+	var c crowd
+	if _, err := start(s)(e); err != nil { // warm-up
+		return c, err
+	}
+	time.Sleep(time.Second)
+	before, err := e.pss()
+	if err != nil {
+		return c, err
+	}
+	kernel := kernelMemory()
+	ids := make([]string, s.density)
+	ms, err := timed(func() error {
+		return eight(s.density, func(i int) (err error) {
+			if ids[i], err = e.create(s.image, "", runSleep...); err != nil {
+				return err
+			}
+			return e.start(ids[i])
+		})
+	})
+	if err != nil {
+		return c, err
+	}
+	c.perSecond = float64(s.density) / ms * 1000
+	time.Sleep(2 * time.Second)
+	after, err := e.pss()
+	if err != nil {
+		return c, err
+	}
+	c.engineKiB = (after - before) / float64(s.density)
+	c.kernelKiB = (kernelMemory() - kernel) / float64(s.density)
+	procs, err := e.processes()
+	if err != nil {
+		return c, err
+	}
+	count := map[string]int{}
+	for _, name := range procs {
+		count[name]++
+	}
+	var names []string
+	for name, n := range count {
+		names = append(names, fmt.Sprintf("%s×%d", name, n))
+	}
+	slices.Sort(names)
+	c.processes = strings.Join(names, " ")
+	ms, err = timed(func() error { return eight(s.density, func(i int) error { return e.remove(ids[i]) }) })
+	c.removeSeconds = ms / 1000
+	return c, err
+}
+
+// used counts mounts, links and cgroups of the machine.
+func used() [3]int {
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	links, _ := os.ReadDir("/sys/class/net")
+	groups, _ := os.ReadFile("/proc/cgroups")
+	n := 0
+	for line := range strings.Lines(string(groups)) {
+		var name string
+		var id, count int
+		if c, _ := fmt.Sscan(line, &name, &id, &count); c == 3 {
+			n += count
+		}
+	}
+	return [3]int{strings.Count(string(mounts), "\n"), len(links), n}
+}
+
+// sustained is runs per second over many in a row, until nothing of them is left.
+func sustained(e *engine, s settings) (perSecond float64, clean bool, err error) {
+	before, began := used(), time.Now()
+	for range s.in {
+		if _, err := run(s, "")(e); err != nil {
+			return 0, false, err
+		}
+	}
+	settled := func() bool {
+		now := used()
+		return now[0] <= before[0] && now[1] <= before[1] && now[2] <= before[2]
+	}
+	for end := time.Now().Add(4*time.Since(began) + 30*time.Second); !settled() && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return float64(s.in) / time.Since(began).Seconds(), settled(), nil
+}
+
+// logs is MiB/s from a container's output to the engine's log; whole tells
+// whether all of it can be read back.
+func logs(e *engine, s settings) (rate float64, whole bool, err error) {
+	const mib = 64
+	id, err := e.create(s.image, "none", "/bin/busybox", "sh", "-c",
+		fmt.Sprintf("yes 0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz | head -c %d", mib<<20))
+	if err != nil {
+		return 0, false, err
+	}
+	ms, err := timed(func() error {
+		if err := e.start(id); err != nil {
+			return err
+		}
+		return e.wait(id)
+	})
+	if err != nil {
+		return 0, false, err
+	}
+	data, err := e.raw("GET", "/containers/"+id+"/logs?stdout=1&stderr=1", nil)
+	if err != nil {
+		return 0, false, err
+	}
+	got := 0
+	for len(data) >= 8 {
+		n := int(binary.BigEndian.Uint32(data[4:8]))
+		got += n
+		data = data[min(len(data), 8+n):]
+	}
+	return mib / ms * 1000, got == mib<<20, e.remove(id)
+}
+
+// pull fetches and unpacks an image of the registry, after removing it.
+func pull(s settings) func(*engine) (float64, error) {
+	return func(e *engine) (float64, error) {
+		ref := s.registry + "/debian"
+		_, _ = e.raw("DELETE", "/images/"+ref+":latest?force=1", nil)
+		return timed(func() error {
+			data, err := e.raw("POST", "/images/create?fromImage="+ref+"&tag=latest", nil)
+			if err == nil && strings.Contains(string(data), `"errorDetail"`) {
+				err = fmt.Errorf("%s: pull: %.300s", e.name, data)
+			}
+			return err
+		})
+	}
+}
