@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/image"
+	"github.com/wherry-engine/wherry/ociref"
 	"github.com/wherry-engine/wherry/registry/registrytest"
 	"github.com/wherry-engine/wherry/snapshot/overlay"
 )
@@ -349,4 +350,13 @@ func TestUnpackChecksDiffID(t *testing.T) {
 func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
 	t.Helper()
 	return context.WithTimeout(t.Context(), d)
+}
+
+func mustRef(t *testing.T, s string) ociref.Reference {
+	t.Helper()
+	r, err := ociref.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

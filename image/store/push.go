@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -245,9 +246,9 @@ func (p *push) blob(ctx context.Context, d ocispec.Descriptor, out sink) error {
 		return fmt.Errorf("push %s: %w", d.Digest, err)
 	}
 	d.Annotations = map[string]string{}
-	key := sourceLabel + p.ref.Domain
-	if repos := info.Labels[key]; repos != "" {
-		d.Annotations[key] = repos
+	if repos := info.Labels[sourceLabel+p.ref.Domain]; repos != "" {
+		// The library looks under the host without its port.
+		d.Annotations[sourceLabel+hostOnly(p.ref.Domain)] = repos
 	}
 	w, err := p.pusher.Push(ctx, d)
 	if errdefs.IsAlreadyExists(err) {
@@ -263,6 +264,14 @@ func (p *push) blob(ctx context.Context, d ocispec.Descriptor, out sink) error {
 	}
 	out.status(short(d.Digest), "Pushed")
 	return p.s.noteSource(ctx, d.Digest, p.ref)
+}
+
+func hostOnly(domain string) string {
+	u, err := url.Parse("//" + domain)
+	if err != nil {
+		return domain
+	}
+	return u.Hostname()
 }
 
 // known says why nothing needed to be sent.
