@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,9 +90,9 @@ func (s *Server) Shutdown(ctx context.Context) {
 func (s *Server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	w := &response{ResponseWriter: hw}
 	begin := time.Now()
-	version, path := splitVersion(r.URL.Path)
-	rt, vars := s.router.find(r.Method, path)
-	name := r.Method + " " + path
+	version, rest := splitVersion(r.URL.Path)
+	rt, vars := s.router.find(r.Method, rest)
+	name := r.Method + " " + rest
 	if rt != nil {
 		name = r.Method + " " + rt.Path
 	}
@@ -119,6 +121,12 @@ func (s *Server) setHeaders(w http.ResponseWriter) {
 }
 
 func (s *Server) dispatch(w *response, r *http.Request, rt *Route, vars map[string]string, version string) error {
+	if clean := cleanPath(r.URL.Path); rt == nil && clean != r.URL.Path {
+		to := *r.URL
+		to.Path = clean
+		http.Redirect(w, r, to.String(), http.StatusMovedPermanently)
+		return nil
+	}
 	if rt == nil {
 		writeError(w, http.StatusNotFound, "page not found")
 		return nil
@@ -135,6 +143,16 @@ func (s *Server) dispatch(w *response, r *http.Request, rt *Route, vars map[stri
 		return nil
 	}
 	return rt.Handler(w, route.WithVars(r, vars, version))
+}
+
+// cleanPath takes double slashes and dots out of a path, as clients are used
+// to be told by a redirection.
+func cleanPath(p string) string {
+	clean := path.Clean("/" + p)
+	if strings.HasSuffix(p, "/") && clean != "/" {
+		clean += "/"
+	}
+	return clean
 }
 
 // refuseVersion returns why a version is not spoken, or "".

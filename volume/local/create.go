@@ -95,7 +95,7 @@ func randomName() string {
 // checkName admits letters, digits, '_', '.' and '-', beginning with a letter or digit.
 func checkName(name string) error {
 	if len(name) == 1 {
-		return fmt.Errorf("volume name is too short, names should be at least two alphanumeric characters: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("create %s: volume name is too short, names should be at least two alphanumeric characters: %w", name, errdefs.ErrInvalidArgument)
 	}
 	for i, c := range []byte(name) {
 		alnum := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
