@@ -77,11 +77,11 @@ func (t *attacher) run(ctx context.Context, args []string) error {
 func attachable(st *container.State) error {
 	switch {
 	case !st.Running:
-		return invalidf("cannot attach to a stopped container, start it first")
+		return invalidf("You cannot attach to a stopped container, start it first")
 	case st.Paused:
-		return invalidf("cannot attach to a paused container, unpause it first")
+		return invalidf("You cannot attach to a paused container, unpause it first")
 	case st.Restarting:
-		return invalidf("cannot attach to a restarting container, wait until it is running")
+		return invalidf("You cannot attach to a restarting container, wait until it is running")
 	}
 	return nil
 }

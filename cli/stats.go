@@ -72,6 +72,9 @@ func (s *statsView) run(ctx context.Context, args []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer s.wg.Wait()
 	defer cancel()
+	if s.a.outTerminal() {
+		fmt.Fprint(s.a.out, "\x1b[2J")
+	}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {
