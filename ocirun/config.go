@@ -366,6 +366,9 @@ func (r *Runtime) process(p *plan, req *CreateRequest) error {
 		}
 		w.ProgramFD = p.pass(int(r.program.Fd()))
 	}
+	if req.StartSocket != nil {
+		w.ListenFD = p.pass(int(req.StartSocket.Fd()))
+	}
 	if !req.NoNewKeyring {
 		w.Keyring = "_ses." + req.ID
 	}

@@ -271,6 +271,20 @@ func (c *Container) Start() error {
 	return fmt.Errorf("start: init sent an unexpected message %d", msg.Kind)
 }
 
+// StartBy starts a container that was created with a StartSocket, through a
+// connection to that socket, which it closes.
+func StartBy(conn *os.File) error {
+	fd, err := unix.FcntlInt(conn.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	conn.Close()
+	if err != nil {
+		return err
+	}
+	return (&Container{conn: wire.Conn{FD: fd}}).Start()
+}
+
+// Release lets go of a container that somebody else will start by its StartSocket.
+func (c *Container) Release() { c.closeConn() }
+
 // Abort ends a container that was created and never started: the init is
 // killed, to be reaped by its parent. PidFD and Console stay the caller's.
 func (c *Container) Abort() error {

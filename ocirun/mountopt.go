@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -166,4 +167,16 @@ func superblockOption(o string) bool {
 		return true
 	}
 	return false
+}
+
+// MountOptions lists the options that are not the file system's own.
+func MountOptions() []string {
+	var out []string
+	for _, o := range strings.Fields("atime diratime dev exec noatime nodev nodiratime noexec norelatime nostrictatime nosuid nosymfollow " +
+		"relatime ro rw strictatime suid symfollow") {
+		out = append(out, o, "r"+o)
+	}
+	out = append(out, strings.Fields("bind defaults idmap private rbind remount ridmap rprivate rshared rslave runbindable shared slave tmpcopyup unbindable")...)
+	slices.Sort(out)
+	return out
 }

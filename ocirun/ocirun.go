@@ -50,6 +50,10 @@ type CreateRequest struct {
 	Bundle string
 	// ExtraFiles become descriptors 3 and up of the process.
 	ExtraFiles []*os.File
+	// StartSocket is a listening unix stream socket. With it the container
+	// outlives this process although it is not started: StartBy on a connection
+	// to it does that later, and Container.Start must not be called.
+	StartSocket *os.File
 	// NoPivot uses chroot, for a host whose root is an initramfs.
 	NoPivot bool
 	// NoNewKeyring keeps the caller's session keyring.

@@ -31,7 +31,7 @@ func process(p *specs.Process, o *processOptions) (wire.Process, error) {
 		ResolveUser: o.resolveUser, User: o.user, Groups: o.groups,
 		UID: p.User.UID, GID: p.User.GID, GIDs: p.User.AdditionalGids, Umask: -1,
 		NoNewPrivileges: p.NoNewPrivileges, Terminal: p.Terminal, Width: o.width, Height: o.height,
-		AppArmor: p.ApparmorProfile, SELinux: p.SelinuxLabel, Personality: -1, IOPriority: -1, ProgramFD: -1,
+		AppArmor: p.ApparmorProfile, SELinux: p.SelinuxLabel, Personality: -1, IOPriority: -1, ProgramFD: -1, ListenFD: -1,
 	}
 	if len(p.Args) == 0 {
 		return w, invalidf("no command specified")

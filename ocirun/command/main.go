@@ -1,11 +1,176 @@
-// Package command is the OCI command line over the runtime library: one file
-// per command, state files under --root.
+// Package command is the OCI command line over the runtime library, as callers
+// of runc know it: one file per command, one state file per container under
+// --root.
 package command
 
-import "os"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// globals are the options before the command.
+type globals struct {
+	root          string
+	log           string
+	logFormat     string
+	debug         bool
+	systemdCgroup bool
+}
+
+// cmd is one command: it parses its own arguments.
+type cmd struct {
+	name, usage string
+	run         func(ctx context.Context, g *globals, args []string) error
+}
+
+func commands() []cmd {
+	return []cmd{
+		{"create", "create a container", create},
+		{"delete", "delete a container", remove},
+		{"events", "show statistics of a container", events},
+		{"exec", "run a process in a container", execute},
+		{"features", "show what this runtime can do", features},
+		{"kill", "send a signal to a container", kill},
+		{"list", "list containers", list},
+		{"pause", "suspend all processes of a container", pause},
+		{"ps", "show the processes of a container", ps},
+		{"resume", "resume all processes of a container", resume},
+		{"run", "create and start a container", run},
+		{"spec", "write a specification file", spec},
+		{"start", "run the process of a created container", start},
+		{"state", "show the state of a container", state},
+		{"update", "change the limits of a container", update},
+	}
+}
+
+// exitError carries the exit code of a container's process.
+type exitError struct{ code int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
 // Main runs one command and returns the exit code.
 func Main(args []string) int {
-	_, _ = os.Stderr.WriteString("wherry-runtime: the OCI command line is not built yet\n")
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGHUP)
+	defer stop()
+	var g globals
+	err := dispatch(ctx, &g, args)
+	var exit *exitError
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.As(err, &exit):
+		return exit.code
+	}
+	report(&g, err)
 	return 1
 }
+
+func dispatch(ctx context.Context, g *globals, args []string) error {
+	fs := newFlags("wherry-runtime")
+	fs.StringVar(&g.root, "root", "/run/wherry-runtime", "directory for the state of containers")
+	fs.StringVar(&g.log, "log", "", "file for errors")
+	fs.StringVar(&g.logFormat, "log-format", "text", "text or json")
+	fs.BoolVar(&g.debug, "debug", false, "say more")
+	fs.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "let systemd manage the cgroups")
+	fs.String("rootless", "auto", "accepted for other callers' sake")
+	fs.String("criu", "", "accepted for other callers' sake")
+	version := fs.Bool("version", false, "show the version")
+	fs.BoolVar(version, "v", false, "show the version")
+	fs.Usage = func() { usage(fs) }
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if *version {
+		fmt.Fprintf(os.Stdout, "wherry-runtime version %s\nspec: %s\n", Version, specs.Version)
+		return nil
+	}
+	name := fs.Arg(0)
+	for _, c := range commands() {
+		if c.name == name {
+			return c.run(ctx, g, fs.Args()[1:])
+		}
+	}
+	usage(fs)
+	if name == "" || name == "help" {
+		return nil
+	}
+	return fmt.Errorf("unknown command %q", name)
+}
+
+// Version is set when the binary is linked.
+var Version = "dev"
+
+func usage(fs *flag.FlagSet) {
+	w := fs.Output()
+	fmt.Fprintln(w, "Usage: wherry-runtime [OPTIONS] COMMAND [ARGUMENTS]\n\nCommands:")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.usage)
+	}
+	fmt.Fprintln(w, "\nOptions:")
+	fs.PrintDefaults()
+}
+
+func newFlags(name string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(os.Stderr)
+	return fs
+}
+
+// oneID parses the flags of a command with one container as its argument.
+func oneID(fs *flag.FlagSet, args []string) (string, error) {
+	if err := fs.Parse(args); err != nil {
+		return "", err
+	}
+	// runc's callers also write options after the name.
+	id := fs.Arg(0)
+	if fs.NArg() > 1 {
+		if err := fs.Parse(fs.Args()[1:]); err != nil {
+			return "", err
+		}
+		if fs.NArg() > 0 {
+			return "", fmt.Errorf("%s: unexpected argument %q", fs.Name(), fs.Arg(0))
+		}
+	}
+	if id == "" {
+		return "", fmt.Errorf("%s: the name of a container is missing", fs.Name())
+	}
+	return id, checkID(id)
+}
+
+// report writes an error where the caller looks for it.
+func report(g *globals, err error) {
+	var w io.Writer = os.Stderr
+	fmt.Fprintln(os.Stderr, "wherry-runtime:", err)
+	if g.log == "" {
+		return
+	}
+	f, ferr := os.OpenFile(g.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if ferr != nil {
+		return
+	}
+	defer f.Close()
+	w = f
+	now := time.Now().Format(time.RFC3339)
+	if g.logFormat == "json" {
+		_ = json.NewEncoder(w).Encode(map[string]string{"level": "error", "msg": err.Error(), "time": now})
+		return
+	}
+	fmt.Fprintf(w, "time=%q level=error msg=%q\n", now, err.Error())
+}
+
+// list of strings as a repeatable option.
+type stringList []string
+
+func (l *stringList) String() string     { return strings.Join(*l, ",") }
+func (l *stringList) Set(s string) error { *l = append(*l, s); return nil }

@@ -32,7 +32,7 @@ func (s *setup) exec() error {
 	if s.console >= 0 {
 		unix.Close(s.console)
 	}
-	if err := s.await(); err != nil {
+	if err := s.awaitStart(); err != nil {
 		return err
 	}
 	s.stage = "startContainer hooks"
@@ -59,6 +59,32 @@ func (s *setup) exec() error {
 	}
 	_, _, errno := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])))
 	return execError(file, errno)
+}
+
+// awaitStart waits for the runtime, or for one that connects later.
+func (s *setup) awaitStart() error {
+	if s.cfg.Process.ListenFD < 0 {
+		return s.await()
+	}
+	listen, err := s.fd(s.cfg.Process.ListenFD)
+	if err != nil {
+		return err
+	}
+	unix.Close(s.conn.FD)
+	for {
+		fd, _, err := unix.Accept4(listen, unix.SOCK_CLOEXEC)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("accept: %w", err)
+		}
+		s.conn.FD = fd
+		if err = s.await(); err == nil {
+			return nil
+		}
+		unix.Close(fd) // it went away without a word: the next one may come
+	}
 }
 
 func vectors(file string, p *wire.Process) (argv, env []*byte, err error) {

@@ -98,12 +98,9 @@ func userError(err error) error {
 // closeUnneeded leaves no way to the host open: from here on, nothing but the
 // socket, the terminal and the reaper's program is needed.
 func (s *setup) closeUnneeded() error {
-	keep := -1
-	if s.cfg.Process.Init {
-		keep = s.cfg.Process.ProgramFD
-	}
+	p := &s.cfg.Process
 	for i, fd := range s.fds {
-		if i != keep {
+		if i != p.ListenFD && (!p.Init || i != p.ProgramFD) {
 			unix.Close(fd)
 		}
 	}

@@ -164,6 +164,9 @@ type Process struct {
 	Init bool
 	// ProgramFD is the sealed binary, for Init.
 	ProgramFD int
+	// ListenFD is a listening socket: whoever connects to it takes the
+	// runtime's place after Ready, so that the runtime may end. -1 is none.
+	ListenFD int
 	// KeepFDs is how many descriptors after stderr the process inherits.
 	KeepFDs int
 }

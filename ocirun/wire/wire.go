@@ -15,7 +15,9 @@
 //	   │◀──────────────────────── end of file ─────────│  the program runs
 //
 // At any point init may send Failure instead and exit. End of file from the
-// runtime makes init exit: a container whose creator died does not run.
+// runtime makes init exit: a container whose creator died does not run. With
+// Process.ListenFD the runtime may end after Ready; then Continue comes from
+// whoever connects to that socket, and what follows goes there.
 // There is one version: both ends are the same file.
 package wire
 

@@ -1,0 +1,221 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun"
+)
+
+// createOptions are those of create and run.
+type createOptions struct {
+	bundle, consoleSocket, pidFile string
+	noPivot, noNewKeyring          bool
+	preserveFDs                    int
+	detach, keep                   bool
+}
+
+func (o *createOptions) flags(fs *flag.FlagSet) {
+	fs.StringVar(&o.bundle, "bundle", ".", "directory of the bundle")
+	fs.StringVar(&o.bundle, "b", ".", "directory of the bundle")
+	fs.StringVar(&o.consoleSocket, "console-socket", "", "unix socket that receives the terminal")
+	fs.StringVar(&o.pidFile, "pid-file", "", "file to write the process id to")
+	fs.BoolVar(&o.noPivot, "no-pivot", false, "use chroot instead of pivot_root")
+	fs.BoolVar(&o.noNewKeyring, "no-new-keyring", false, "keep the session keyring")
+	fs.IntVar(&o.preserveFDs, "preserve-fds", 0, "number of further descriptors to pass")
+	fs.Bool("no-subreaper", false, "accepted for other callers' sake")
+}
+
+func create(ctx context.Context, g *globals, args []string) error {
+	var o createOptions
+	fs := newFlags("create")
+	o.flags(fs)
+	id, err := oneID(fs, args)
+	if err != nil {
+		return err
+	}
+	c, _, err := g.create(ctx, id, &o)
+	if err != nil {
+		return err
+	}
+	if c.Console == nil {
+		return nil
+	}
+	return c.Console.Close()
+}
+
+// loadSpec reads config.json of a bundle.
+func loadSpec(bundle string) (*specs.Spec, error) {
+	b, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("read the specification: %w", err)
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("parse config.json: %w", err)
+	}
+	if s.Process == nil || s.Root == nil || s.Linux == nil {
+		return nil, fmt.Errorf("config.json lacks its process, root or linux section: %w", errdefs.ErrInvalidArgument)
+	}
+	return &s, nil
+}
+
+// create makes the container and its state directory.
+func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *ocirun.Container, r *record, err error) {
+	bundle, err := filepath.Abs(o.bundle)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := loadSpec(bundle)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkConsole(s.Process.Terminal, o.consoleSocket, o.detach || !o.keep); err != nil {
+		return nil, nil, err
+	}
+	rt, err := ocirun.New(ocirun.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rt.Close()
+	if err := os.MkdirAll(g.root, 0o700); err != nil {
+		return nil, nil, err
+	}
+	if err := os.Mkdir(g.dir(id), 0o711); errors.Is(err, os.ErrExist) {
+		return nil, nil, fmt.Errorf("container %q exists: %w", id, errdefs.ErrAlreadyExists)
+	} else if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(g.dir(id)))
+		}
+	}()
+	listener, err := listen(filepath.Join(g.dir(id), startSocket))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer listener.Close()
+	extra, err := preserved(o.preserveFDs)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err = rt.Create(ctx, &ocirun.CreateRequest{
+		ID: id, Spec: s, Bundle: bundle, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SystemdCgroup: g.systemdCgroup,
+		ExtraFiles: extra, NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring, StartSocket: listener,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Release()
+	r, err = g.record(c, s, bundle, o)
+	if err != nil {
+		err = errors.Join(err, unix.Kill(c.Pid, unix.SIGKILL))
+		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
+		return nil, nil, errors.Join(err, rt.DeleteCgroup(ctx, c.Cgroup))
+	}
+	return c, r, nil
+}
+
+// record stores the state and hands out the terminal and the process id.
+func (g *globals) record(c *ocirun.Container, s *specs.Spec, bundle string, o *createOptions) (*record, error) {
+	ticks, _, err := born(c.Pid)
+	if err != nil {
+		return nil, err
+	}
+	r := &record{
+		Version: recordVersion, ID: c.ID, Pid: c.Pid, Born: ticks, Bundle: bundle, Cgroup: c.Cgroup, Created: time.Now().UTC(), Spec: s,
+	}
+	if err := g.save(r); err != nil {
+		return nil, err
+	}
+	if c.Console != nil && o.consoleSocket != "" {
+		if err := sendConsole(o.consoleSocket, c.Console); err != nil {
+			return nil, err
+		}
+	}
+	return r, writePid(o.pidFile, c.Pid)
+}
+
+func writePid(name string, pid int) error {
+	if name == "" {
+		return nil
+	}
+	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
+// preserved are the descriptors after stderr that the caller left open.
+func preserved(n int) ([]*os.File, error) {
+	// Socket activation passes its descriptors without being asked.
+	if v := os.Getenv("LISTEN_FDS"); v != "" {
+		k, err := strconv.Atoi(v)
+		if err != nil || k < 0 {
+			return nil, fmt.Errorf("LISTEN_FDS=%s: %w", v, errdefs.ErrInvalidArgument)
+		}
+		n += k
+	}
+	var files []*os.File
+	for fd := 3; fd < 3+n; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			return nil, fmt.Errorf("descriptor %d is not open: %w", fd, errdefs.ErrInvalidArgument)
+		}
+		unix.CloseOnExec(fd)
+		files = append(files, os.NewFile(uintptr(fd), "preserved"))
+	}
+	return files, nil
+}
+
+// listen makes the socket that start connects to. The name may be longer than
+// a socket address, so it is reached through its directory.
+func listen(name string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), startSocket)
+	err = atSocket(name, func(a *unix.SockaddrUnix) error { return unix.Bind(fd, a) })
+	if err == nil {
+		err = unix.Listen(fd, 1)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("listen at %s: %w", name, err)
+	}
+	return f, nil
+}
+
+func atSocket(name string, f func(*unix.SockaddrUnix) error) error {
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return f(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(name))})
+}
+
+func dial(name string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := atSocket(name, func(a *unix.SockaddrUnix) error { return unix.Connect(fd, a) }); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), filepath.Base(name)), nil
+}
