@@ -69,7 +69,7 @@ unit: hello-image ## unit tests; those that need root say so and skip without it
 	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v '/integration')
 
 integration: static ## drive the built binaries with wherry and the stock docker CLI
-	$(GO) test -timeout 20m -count=1 ./integration/...
+	$(GO) test -p 1 -timeout 20m -count=1 ./integration/...
 
 crash: static ## kill daemon and supervisor fifty times under load, then look for leaks
 	WHERRY_CRASH_ROUNDS=50 $(GO) test -timeout 30m -count=1 -v ./integration/crash

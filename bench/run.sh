@@ -81,7 +81,7 @@ for s in dockerd wherry; do
 	docker -H "unix://$dir/$s.sock" tag "$registry/busybox" busybox
 done
 
-export BENCH_WHERRY_MATCH="--exec-root /run/$ours" BENCH_DOCKERD_MATCH="-namespace moby -id,/run/$theirs/"
+export BENCH_WHERRY_MATCH="--exec-root /run/$ours" BENCH_DOCKERD_MATCH="/run/$theirs/"
 engines() { go run ./bench/engines -registry "$registry" "$@" "dockerd=$dir/dockerd.sock" "wherry=$dir/wherry.sock"; }
 
 echo "== back to back"
