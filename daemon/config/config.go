@@ -4,6 +4,7 @@
 package config
 
 import (
+	"encoding/json"
 	"net"
 	"net/netip"
 
@@ -139,6 +140,19 @@ type Builder struct {
 	GC           BuilderGC            `json:"gc"`
 	Entitlements *BuilderEntitlements `json:"entitlements"`
 	History      *BuilderHistory      `json:"history"`
+}
+
+// String is the same for everything that asks for what there is: no collection
+// and no limits.
+func (b Builder) String() string {
+	if b.GC.Enabled != nil && !*b.GC.Enabled {
+		b.GC = BuilderGC{}
+	}
+	text, err := json.Marshal(b)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // BuilderGC limits the build cache. Sizes are as people write them ("10GB").

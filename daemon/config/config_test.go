@@ -63,6 +63,7 @@ func TestRefusals(t *testing.T) {
 		"seccomp profile":      {file: `{"seccomp-profile":"/nonexistent"}`, want: "opening seccomp profile failed"},
 		"mirror":               {file: `{"registry-mirrors":["x"]}`, want: "invalid mirror"},
 		"firewall backend":     {file: `{"firewall-backend":"iptables"}`, want: `"iptables" is not supported`},
+		"build cache limits":   {file: `{"builder":{"gc":{"enabled":true}}}`, want: "builder is not supported"},
 		"nri":                  {file: `{"nri-opts":{"enable":true}}`, want: "nri-opts is not supported"},
 		"authorization plugin": {file: `{"authorization-plugins":["x"]}`, want: "authorization-plugins is not supported"},
 	} {
@@ -81,7 +82,7 @@ func TestAccepted(t *testing.T) {
 		"default-ulimits": {"nofile": {"Name": "nofile", "Hard": 64000, "Soft": 64000}},
 		"default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
 		"log-opts": {"max-size": "10m"}, "proxies": {"http-proxy": "http://p:1"},
-		"builder": {"gc": {"enabled": true, "defaultKeepStorage": "20GB"}},
+		"builder": {"gc": {"enabled": false, "defaultKeepStorage": "20GB"}},
 		"insecure-registries": ["http://R:5000", "10.0.0.0/8"], "registry-mirrors": ["https://m"],
 		"live-restore": false, "containerd": "/run/containerd.sock", "userland-proxy": false, "selinux-enabled": false,
 		"features": {"containerd-snapshotter": true}, "host-gateway-ip": "10.0.0.1"

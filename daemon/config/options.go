@@ -95,7 +95,7 @@ func daemonOptions(c *Config) []option {
 		{flag: "http-proxy", key: "proxies.http-proxy", value: stringVar(&c.Proxies.HTTP), usage: "HTTP proxy URL to use for outgoing traffic"},
 		{flag: "https-proxy", key: "proxies.https-proxy", value: stringVar(&c.Proxies.HTTPS), usage: "HTTPS proxy URL to use for outgoing traffic"},
 		{flag: "no-proxy", key: "proxies.no-proxy", value: stringVar(&c.Proxies.No), usage: "Comma-separated list of hosts or IP addresses for which the proxy is skipped"},
-		{key: "builder", value: jsonVar(&c.Builder)},
+		{key: "builder", value: jsonVar(&c.Builder), support: refused},
 	}
 }
 
