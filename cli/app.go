@@ -20,16 +20,8 @@ import (
 	"github.com/wherry-engine/wherry/cli/config"
 	"github.com/wherry-engine/wherry/cli/terminal"
 	"github.com/wherry-engine/wherry/client"
+	"github.com/wherry-engine/wherry/internal/version"
 )
-
-// Version is the release of the command line, set by the linker.
-var Version = "0.1.0-dev"
-
-// GitCommit is the commit it was built from, set by the linker.
-var GitCommit = "unknown"
-
-// BuildTime is the commit's time, set by the linker.
-var BuildTime = "unknown"
 
 // app is one invocation.
 type app struct {
@@ -97,7 +89,7 @@ func (a *app) printVersionLine() {
 	if a.name == "docker" {
 		title = "Docker"
 	}
-	fmt.Fprintf(a.out, "%s version %s, build %s\n", title, Version, GitCommit)
+	fmt.Fprintf(a.out, "%s version %s, build %s\n", title, version.Version, version.Commit)
 }
 
 // exitCode prints err and turns it into a status.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/wherry-engine/wherry/cli/config"
 	"github.com/wherry-engine/wherry/client"
+	"github.com/wherry-engine/wherry/internal/version"
 )
 
 const (
@@ -40,7 +41,7 @@ func (a *app) client() (*client.Client, error) {
 func (a *app) clientOptions() (client.Options, error) {
 	o := client.Options{
 		Version:   os.Getenv("DOCKER_API_VERSION"),
-		UserAgent: "Wherry-Client/" + Version + " (linux)",
+		UserAgent: "Wherry-Client/" + version.Version + " (linux)",
 		Headers:   a.config().HTTPHeaders,
 	}
 	name, err := a.contextName()

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/wherry-engine/wherry/cli/format"
+	"github.com/wherry-engine/wherry/internal/version"
 )
 
 func infoCommand() command {
@@ -52,7 +53,7 @@ func (a *app) info(ctx context.Context, tmpl string) error {
 	if err != nil {
 		return err
 	}
-	v := infoView{ClientInfo: clientInfo{Debug: a.flags.debug, clientVersion: clientVersion{Version: Version, Context: name}, Plugins: a.plugins()}}
+	v := infoView{ClientInfo: clientInfo{Debug: a.flags.debug, clientVersion: clientVersion{Version: version.Version, Context: name}, Plugins: a.plugins()}}
 	var info system.Info
 	var raw json.RawMessage
 	srvErr := cl.Get(ctx, "/info", nil, &raw)

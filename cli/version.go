@@ -17,6 +17,7 @@ import (
 
 	"github.com/wherry-engine/wherry/cli/format"
 	"github.com/wherry-engine/wherry/client"
+	"github.com/wherry-engine/wherry/internal/version"
 )
 
 func versionCommand() command {
@@ -56,8 +57,8 @@ type serverVersion struct {
 
 func (a *app) version(ctx context.Context, tmpl string) error {
 	v := versionInfo{Client: clientVersion{
-		Version: Version, APIVersion: client.APIVersion, DefaultAPIVersion: client.APIVersion, GitCommit: GitCommit,
-		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, BuildTime: goodTime(BuildTime),
+		Version: version.Version, APIVersion: client.APIVersion, DefaultAPIVersion: client.APIVersion, GitCommit: version.Commit,
+		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, BuildTime: goodTime(version.BuildTime),
 	}}
 	cl, err := a.client()
 	if err != nil {
