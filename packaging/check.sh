@@ -2,7 +2,7 @@
 # What CI requires of the source. usage: check.sh [lint|vuln]
 # Tools that are not part of the Go distribution are used where they are installed, and named where they are not.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 failed=0
 
 step() { # step NAME COMMAND...: run, show output only on failure
@@ -23,26 +23,26 @@ optional() { # optional PROGRAM COMMAND...: the same, if the program is there
 	if command -v "$program" >/dev/null; then step "$program" "$@"; else echo "absent  $program"; fi
 }
 
-formatted() {
-	local bad
-	bad=$(git ls-files '*.go' | xargs -r gofmt -l)
-	[ -z "$bad" ] || { echo "not gofmt'ed:"; echo "$bad"; return 1; }
+# empty COMMAND...: succeeds if the command prints nothing
+# shellcheck disable=SC2317 # called through step
+empty() {
+	local out
+	out=$("$@") && [ -z "$out" ] || { echo "$out"; return 1; }
 }
 
-scripts() { git ls-files '*.sh' .ci/run; }
+mapfile -t sources < <(git ls-files '*.go')
+mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
 
 lint() {
 	optional golangci-lint golangci-lint run ./...
-	# shellcheck disable=SC2046 # one word per file
-	optional shellcheck shellcheck -x $(scripts)
+	optional shellcheck shellcheck -x "${scripts[@]}"
 }
 
 case ${1:-all} in
 lint) lint ;;
 vuln) optional govulncheck govulncheck ./... ;;
 all)
-	step gofmt formatted
-	step 'bash -n' bash -c 'for f; do bash -n "$f" || exit 1; done' bash $(scripts)
+	step gofmt empty gofmt -l "${sources[@]}"
 	step 'mod tidy' go mod tidy -diff
 	step 'mod verify' go mod verify
 	step vet go vet ./...

@@ -12,7 +12,7 @@ tools=$cache/tools
 
 # program=package pairs; a program found in PATH needs no package.
 fixtures="busybox=busybox-static debootstrap=debootstrap zstd=zstd mount=mount"
-tests="$fixtures ip=iproute2 curl=curl jq=jq script=bsdutils socat=socat nsenter=util-linux mkfs.ext4=e2fsprogs losetup=mount ps=procps openssl=openssl nft=nftables"
+tests="$fixtures ip=iproute2 curl=curl jq=jq script=bsdutils socat=socat nsenter=util-linux mkfs.ext4=e2fsprogs losetup=mount ps=procps openssl=openssl nft=nftables shellcheck=shellcheck"
 unpacked="docker=docker.io docker-registry=docker-registry"
 
 case $what in
@@ -26,6 +26,8 @@ have() { PATH=$PATH:/usr/sbin:/sbin:$tools/usr/bin:$tools/usr/sbin command -v "$
 
 # A busybox in PATH is not enough: the images need the static one.
 static_busybox() { [ -x /bin/busybox ] && ! ldd /bin/busybox 2>/dev/null | grep -q '=>'; }
+
+words() { printf '%s ' "$@" | tr '\n' ' '; } # lines as one line
 
 missing() { # missing PAIRS...: the packages whose program is not there
 	local pair
@@ -42,12 +44,12 @@ unpack=$(missing $unpacked)
 [ -n "$install$unpack" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-	echo "missing, please install (Debian's package names): $(echo $install $unpack)" >&2
+	echo "missing, please install (Debian's package names): $(words "$install" "$unpack")" >&2
 	exit 1
 fi
 
 export DEBIAN_FRONTEND=noninteractive
-echo "installing: $(echo $install $unpack)"
+echo "installing: $(words "$install" "$unpack")"
 # One unreachable third-party source must not stop us; what counts is whether the packages come.
 apt-get update -qq || echo "apt-get update had errors; going on with what it got" >&2
 if [ -n "$install" ]; then
@@ -66,6 +68,6 @@ fi
 # shellcheck disable=SC2086
 left=$(missing $need $unpacked)
 if [ -n "$left" ]; then
-	echo "still missing after the installation: $(echo $left)" >&2
+	echo "still missing after the installation: $(words "$left")" >&2
 	exit 1
 fi
