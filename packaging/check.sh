@@ -27,7 +27,8 @@ optional() { # optional PROGRAM COMMAND...: the same, if the program is there
 # shellcheck disable=SC2317 # called through step
 empty() {
 	local out
-	out=$("$@") && [ -z "$out" ] || { echo "$out"; return 1; }
+	out=$("$@") || return
+	[ -z "$out" ] || { echo "$out"; return 1; }
 }
 
 mapfile -t sources < <(git ls-files '*.go')
