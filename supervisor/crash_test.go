@@ -12,6 +12,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/task"
 )
@@ -117,18 +118,23 @@ func TestSupervisorKilled(t *testing.T) {
 
 func TestExitWhileSupervisorIsAway(t *testing.T) {
 	b := newBox(t)
-	req := b.request("read x; exit 21")
-	req.Stdio = task.Stdio{OpenStdin: true}
+	req := b.request("usleep 200000; exit 21")
+	again := b.request("usleep 200000; exit 22")
+	again.Restart = task.RestartPolicy{Name: "on-failure", MaxRetries: 1}
 	b.start(req, task.StartFiles{})
-	client, server := socketPair(t)
-	if err := b.client.Attach(b.ctx, req.ID, task.AttachRequest{Stdin: true}, server); err != nil {
+	b.start(again, task.StartFiles{})
+	kp := b.inv.KeeperPid
+	stopped(t, kp) // so that there is none for a while
+	kill(t, b.inv.SupervisorPid)
+	time.Sleep(400 * time.Millisecond)
+	if err := unix.Kill(kp, unix.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	server.Close()
-	_, _ = io.WriteString(client, "go\n")
-	kill(t, b.inv.SupervisorPid)
 	b.reconnect()
 	if st := b.awaitExit(req.ID); st.ExitCode != 21 || st.ExitUnknown {
+		t.Errorf("status is %+v", st)
+	}
+	if st := b.awaitExit(again.ID); st.ExitCode != 22 || st.Restarts != 1 {
 		t.Errorf("status is %+v", st)
 	}
 }

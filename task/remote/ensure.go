@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -41,10 +42,53 @@ func Ensure(ctx context.Context, opts Options) (*Client, error) {
 	if c, err := Dial(ctx, opts); err == nil {
 		return c, nil
 	}
+	if keeperRuns(opts.ExecRoot) {
+		return awaitSupervisor(ctx, opts)
+	}
 	if err := start(ctx, opts); err != nil {
 		return nil, fmt.Errorf("start helpers: %w", err)
 	}
 	return Dial(ctx, opts)
+}
+
+// comeback is how long a keeper may take to start a supervisor again.
+const comeback = 15 * time.Second
+
+// keeperRuns tells whether a keeper holds its lock. Then a supervisor comes.
+func keeperRuns(execRoot string) bool {
+	f, err := os.OpenFile(filepath.Join(execRoot, "keeper.lock"), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+// awaitSupervisor connects as soon as a supervisor listens.
+func awaitSupervisor(ctx context.Context, opts Options) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, comeback)
+	defer cancel()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	defer f.Close()
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := unix.InotifyAddWatch(fd, opts.ExecRoot, unix.IN_MOVED_TO); err != nil {
+		return nil, fmt.Errorf("watch %s: %w", opts.ExecRoot, err)
+	}
+	buf := make([]byte, 4096)
+	for {
+		c, err := Dial(ctx, opts)
+		if err == nil {
+			return c, nil
+		}
+		if _, rerr := f.Read(buf); rerr != nil {
+			return nil, fmt.Errorf("the keeper runs, but no supervisor came: %w", err)
+		}
+	}
 }
 
 // start runs a keeper in a session of its own and waits until its supervisor
