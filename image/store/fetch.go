@@ -123,7 +123,7 @@ func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 	}
 	if st.Offset < desc.Size || desc.Size == 0 {
 		if err := s.receive(ctx, f, desc, w, st.Offset, out); err != nil {
-			if errdefs.IsInvalidArgument(err) {
+			if errdefs.IsInvalidArgument(err) || errors.Is(err, unix.ENOSPC) {
 				s.abort(ctx, ref)
 			}
 			return err

@@ -2,11 +2,15 @@ package store
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -26,7 +30,10 @@ type collector struct {
 	quit chan struct{}
 	done sync.WaitGroup
 	once sync.Once
-	run  sync.Mutex
+	// run is held during a collection; swept tells that the stores themselves
+	// were compared with the database since Open.
+	run   sync.Mutex
+	swept bool
 }
 
 func (c *collector) start(s *Store) {
@@ -83,12 +90,33 @@ func (s *Store) collect(ctx context.Context) (gc.Stats, error) {
 	if err := s.unpinUnneeded(ctx); err != nil {
 		return nil, err
 	}
+	if !s.gc.swept {
+		// On a full disk this fails; the collection itself makes room.
+		err := s.markDirty(ctx)
+		if err != nil {
+			s.log.Debug("compare the stores with the database", "err", err)
+		}
+		s.gc.swept = err == nil
+	}
 	stats, err := s.meta.GarbageCollect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.parsed.clear()
 	return stats, nil
+}
+
+// markDirty makes the collection that follows look into the blob store and the
+// snapshotter too, for what a killed process put there and nowhere else. The
+// database looks only after it removed something, so it gets something to remove.
+func (s *Store) markDirty(ctx context.Context) error {
+	name := "tidy-" + randomID()
+	desc := ocispec.Descriptor{Digest: digest.FromString(name), Size: int64(len(name))}
+	if err := content.WriteBlob(ctx, s.ContentStore(), name, strings.NewReader(name), desc); err != nil {
+		return err
+	}
+	_, err := s.snap.Prepare(ctx, name, "")
+	return err
 }
 
 // tidy removes what an earlier process was doing when it died.

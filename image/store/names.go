@@ -58,13 +58,20 @@ func (s *Store) setName(ctx context.Context, name string, target ocispec.Descrip
 	if err != nil {
 		return err
 	}
-	if !isDangling(name) {
-		err = s.images.Delete(ctx, danglingName(target.Digest))
-	}
-	if errdefs.IsNotFound(err) {
+	if isDangling(name) {
 		return nil
 	}
-	return err
+	x, err := s.images.index(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := x.byName[danglingName(target.Digest)]; !ok {
+		return nil
+	}
+	if err := s.images.Delete(ctx, danglingName(target.Digest)); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
 }
 
 // Name points a normalised name, or a dangling one, at a target that is
@@ -91,7 +98,11 @@ func (s *Store) keepDangling(ctx context.Context, old images.Image) error {
 
 // namesOf lists the records of a target.
 func (s *Store) namesOf(ctx context.Context, target digest.Digest) ([]images.Image, error) {
-	return s.images.List(ctx, "target.digest=="+target.String())
+	x, err := s.images.index(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(x.byTarget[target]), nil
 }
 
 // group is an image with all its records.
@@ -102,13 +113,13 @@ type group struct {
 
 // groups lists all images, each once, by target digest.
 func (s *Store) groups(ctx context.Context) ([]*group, error) {
-	list, err := s.images.List(ctx)
+	x, err := s.images.index(ctx)
 	if err != nil {
 		return nil, err
 	}
 	byDigest := map[digest.Digest]*group{}
 	var all []*group
-	for _, img := range list {
+	for _, img := range x.all {
 		g := byDigest[img.Target.Digest]
 		if g == nil {
 			g = &group{target: img.Target}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -86,12 +87,12 @@ func (s *Store) find(ctx context.Context, ref string) (*group, error) {
 	if r.Digest != "" && r.Tag != "" {
 		r.Tag = ""
 	}
-	rec, err := s.images.Get(ctx, r.String())
-	if err == nil {
-		return s.groupOf(ctx, rec)
-	}
-	if !errdefs.IsNotFound(err) {
+	x, err := s.images.index(ctx)
+	if err != nil {
 		return nil, err
+	}
+	if rec, ok := x.byName[r.String()]; ok {
+		return &group{target: rec.Target, records: slices.Clone(x.byTarget[rec.Target.Digest])}, nil
 	}
 	if r.Digest != "" {
 		return s.findRepoDigest(ctx, ref, r)
@@ -108,14 +109,6 @@ func asDigest(ref string) (digest.Digest, bool) {
 	}
 	d := ociref.Digest(ref)
 	return digest.Digest(d), d.Validate() == nil
-}
-
-func (s *Store) groupOf(ctx context.Context, rec images.Image) (*group, error) {
-	records, err := s.namesOf(ctx, rec.Target.Digest)
-	if err != nil {
-		return nil, err
-	}
-	return &group{target: rec.Target, records: records}, nil
 }
 
 // findDigest accepts an image ID, and also the digest of a manifest or

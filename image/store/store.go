@@ -79,7 +79,7 @@ type Store struct {
 
 	bolt   *bbolt.DB
 	meta   *metadata.DB
-	images images.Store
+	images *records
 	leases leases.Manager
 	snap   snapshots.Snapshotter
 	driver driver
@@ -175,7 +175,7 @@ func (s *Store) open() error {
 		return errors.Join(err, s.bolt.Close())
 	}
 	s.snap = s.meta.Snapshotter(s.driver.name)
-	s.images = &watchedImages{Store: metadata.NewImageStore(s.meta), changed: s.gc.poke}
+	s.images = &records{Store: metadata.NewImageStore(s.meta), dropped: s.gc.poke}
 	s.leases = metadata.NewLeaseManager(s.meta)
 	return nil
 }
@@ -226,25 +226,3 @@ func (s *Store) Registry() *client.Client { return s.registry }
 
 // Namespace of containerd's metadata that holds everything above.
 func (s *Store) Namespace() string { return Namespace }
-
-// watchedImages tells the collector when records go.
-type watchedImages struct {
-	images.Store
-	changed func()
-}
-
-func (w *watchedImages) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {
-	err := w.Store.Delete(ctx, name, opts...)
-	if err == nil {
-		w.changed()
-	}
-	return err
-}
-
-func (w *watchedImages) Update(ctx context.Context, img images.Image, fields ...string) (images.Image, error) {
-	out, err := w.Store.Update(ctx, img, fields...)
-	if err == nil {
-		w.changed()
-	}
-	return out, err
-}
