@@ -140,6 +140,9 @@ func TestStockCommandLine(t *testing.T) {
 	d.want(img.Manifest.Digest.String()[7:19], "images")
 	d.want("1", "images", "--format", "{{.Tag}}", "--filter", "reference=*/one")
 	d.want("", "tag", one, "mine:x")
+	if out, err := d.docker("images", "--filter", "reference=mine", "--format", "{{.Repository}}:{{.Tag}}"); err != nil || strings.TrimSpace(out) != "mine:x" {
+		t.Errorf("reference filter: %q", out)
+	}
 	d.want("mine:x", "image", "inspect", "-f", "{{.RepoTags}} {{.GraphDriver.Name}} {{.Config.Cmd}}", "mine:x")
 	d.want("<missing>", "history", "mine:x")
 	d.want("Downloaded newer", "pull", "-a", addr+"/one")

@@ -40,9 +40,20 @@ func (h Handlers) List(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list = slices.DeleteFunc(list, func(i image.Image) bool { return !keep(&i) })
+	list = selectImages(list, keep)
 	slices.SortStableFunc(list, func(a, b image.Image) int { return cmp.Compare(b.Created.Unix(), a.Created.Unix()) })
 	return h.writeList(w, r, list)
+}
+
+// selectImages keeps the images that pass; keep may change them.
+func selectImages(list []image.Image, keep func(*image.Image) bool) []image.Image {
+	out := list[:0]
+	for _, img := range list {
+		if keep(&img) {
+			out = append(out, img)
+		}
+	}
+	return out
 }
 
 func (h Handlers) writeList(w http.ResponseWriter, r *http.Request, list []image.Image) error {

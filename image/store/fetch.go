@@ -24,6 +24,9 @@ const (
 	// maxBackoff bounds the pause between two attempts; it grows by backoffStep.
 	backoffStep = 1 * time.Second
 	maxBackoff  = 10 * time.Second
+
+	// pullPrefix begins the names of partial downloads; the digest follows.
+	pullPrefix = "pull-"
 )
 
 // fetchDocument brings a manifest, index or configuration into the content
@@ -101,7 +104,7 @@ func (s *Store) holdBlob(ctx context.Context, desc ocispec.Descriptor) (bool, er
 // fetchOnce is one attempt. The partial blob is under no lease, so that it
 // outlives a failed transfer; the metadata database expires it after a day.
 func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, out sink) error {
-	ref := "pull-" + desc.Digest.String()
+	ref := pullPrefix + desc.Digest.String()
 	w, err := content.OpenWriter(unleased(ctx), s.ContentStore(), content.WithRef(ref), content.WithDescriptor(desc))
 	if errdefs.IsAlreadyExists(err) {
 		_, err = s.holdBlob(ctx, desc)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -148,6 +150,42 @@ func (s *Store) lease(ctx context.Context) (_ context.Context, done func(), _ er
 		}
 		s.gc.poke()
 	}, nil
+}
+
+// making runs something that brings content in, under a lease. When the disk
+// is full, what it leaves is removed before it returns, since nothing else
+// could run until then.
+func (s *Store) making(ctx context.Context, f func(context.Context) error) error {
+	leased, done, err := s.lease(ctx)
+	if err != nil {
+		return err
+	}
+	err = f(leased)
+	done()
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		s.makeRoom(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+// makeRoom removes partial downloads and everything unreferenced.
+func (s *Store) makeRoom(ctx context.Context) {
+	list, err := s.ContentStore().ListStatuses(ctx)
+	if err != nil {
+		s.log.Warn("list partial downloads", "err", err)
+	}
+	for _, st := range list {
+		// Those of transfers under way are locked, and go with them.
+		if strings.HasPrefix(st.Ref, pullPrefix) && s.keys.idle("blob:"+strings.TrimPrefix(st.Ref, pullPrefix)) {
+			s.abort(ctx, st.Ref)
+		}
+	}
+	if _, err := s.meta.GarbageCollect(ctx); err != nil { // before anything that needs room itself
+		s.log.Warn("image garbage collection", "err", err)
+	}
+	if _, err := s.collect(ctx); err != nil {
+		s.log.Warn("image garbage collection", "err", err)
+	}
 }
 
 type unleasedKey struct{}

@@ -108,13 +108,16 @@ type builder struct {
 	parent digest.Digest
 }
 
-func (b *builder) build(ctx context.Context, write func(io.Writer) error) (digest.Digest, error) {
+func (b *builder) build(ctx context.Context, write func(io.Writer) error) (id digest.Digest, err error) {
+	err = b.s.making(b.s.context(ctx), func(ctx context.Context) error {
+		id, err = b.make(ctx, write)
+		return err
+	})
+	return id, err
+}
+
+func (b *builder) make(ctx context.Context, write func(io.Writer) error) (digest.Digest, error) {
 	s := b.s
-	ctx, done, err := s.lease(s.context(ctx))
-	if err != nil {
-		return "", err
-	}
-	defer done()
 	for _, l := range b.layers {
 		if ok, err := s.holdBlob(ctx, l); err != nil || !ok {
 			return "", fmt.Errorf("layer %s of the parent image is not here: %w", l.Digest, orNotFound(err))

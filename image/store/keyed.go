@@ -37,3 +37,10 @@ func (k *keyed) lock(name string) func() {
 		}
 	}
 }
+
+// idle reports whether nobody holds or waits for a name.
+func (k *keyed) idle(name string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.m[name] == nil
+}

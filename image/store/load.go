@@ -26,12 +26,10 @@ type loaded struct {
 // compressed. With platforms only those are unpacked, and must be there.
 // InvalidArgument for archives that are damaged or none.
 func (s *Store) Load(ctx context.Context, r io.Reader, platforms []ocispec.Platform, p image.Progress) error {
-	ctx, done, err := s.lease(s.context(ctx))
-	if err != nil {
-		return err
-	}
-	defer done()
-	out := sink{p}
+	return s.making(s.context(ctx), func(ctx context.Context) error { return s.load(ctx, r, platforms, sink{p}) })
+}
+
+func (s *Store) load(ctx context.Context, r io.Reader, platforms []ocispec.Platform, out sink) error {
 	list, err := s.readArchive(ctx, r)
 	if err != nil {
 		return err

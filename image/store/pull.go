@@ -69,11 +69,10 @@ func (s *Store) pullOne(ctx context.Context, ref ociref.Reference, req image.Pul
 	if ref.Digest != "" {
 		ref.Tag = ""
 	}
-	ctx, done, err := s.lease(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+	return s.making(ctx, func(ctx context.Context) error { return s.pullLeased(ctx, ref, req, out) })
+}
+
+func (s *Store) pullLeased(ctx context.Context, ref ociref.Reference, req image.PullRequest, out sink) error {
 	p := &pull{s: s, req: req, ref: ref, out: out}
 	target, err := p.resolve(ctx)
 	if err != nil {

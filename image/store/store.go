@@ -21,9 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/containerd/log"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/sirupsen/logrus"
 	"go.etcd.io/bbolt"
 	"golang.org/x/sync/semaphore"
 
@@ -73,7 +71,6 @@ type Options struct {
 type Store struct {
 	opts     Options
 	log      *slog.Logger
-	quiet    *log.Entry
 	registry *client.Client
 	platform ocispec.Platform
 
@@ -108,9 +105,6 @@ func Open(opts Options) (*Store, error) {
 	s := &Store{opts: withDefaults(opts)}
 	s.log, s.registry = s.opts.Logger, s.opts.Registry
 	s.platform = *s.opts.Platform
-	quiet := logrus.New()
-	quiet.SetOutput(io.Discard)
-	s.quiet = logrus.NewEntry(quiet)
 	if s.registry == nil {
 		c, err := client.New(client.Options{Logger: s.log})
 		if err != nil {
@@ -181,8 +175,8 @@ func (s *Store) open() error {
 }
 
 // context adds what containerd's libraries look for in it.
-func (s *Store) context(ctx context.Context) context.Context {
-	return log.WithLogger(namespaces.WithNamespace(ctx, Namespace), s.quiet)
+func (*Store) context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, Namespace)
 }
 
 // Close waits for the background work and closes the databases.

@@ -5,9 +5,7 @@
 package client
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -18,9 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
 	"github.com/moby/moby/api/types/registry"
-	"github.com/sirupsen/logrus"
 )
 
 // Options of a Client. The zero value talks to registries over verified https,
@@ -156,14 +152,6 @@ func (c *Client) Resolver(auth *registry.AuthConfig, headers http.Header, tracke
 		h.Set("User-Agent", c.options().UserAgent)
 	}
 	return docker.NewResolver(docker.ResolverOptions{Hosts: c.Hosts(auth), Headers: h, Tracker: tracker})
-}
-
-// quiet keeps containerd's libraries from writing to the standard logger: what
-// matters is in the errors they return.
-func quiet(ctx context.Context) context.Context {
-	l := logrus.New()
-	l.SetOutput(io.Discard)
-	return log.WithLogger(ctx, logrus.NewEntry(l))
 }
 
 func (c *Client) options() Options {

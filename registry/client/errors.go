@@ -41,7 +41,7 @@ func PullError(ref ociref.Reference, hadAuth bool, err error) error {
 // BlobError is PullError for the blobs of a manifest that was found.
 func BlobError(ref ociref.Reference, hadAuth bool, err error) error {
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("blob unknown: blob unknown to registry: %w", err)
+		return fmt.Errorf("blob of %s not found: blob unknown: blob unknown to registry: %w", ref.Familiar(), errdefs.ErrNotFound)
 	}
 	return PullError(ref, hadAuth, err)
 }

@@ -18,7 +18,6 @@ import (
 // Inspect asks a registry what a reference names and for which platforms it
 // is. NotFound, Unauthenticated.
 func (c *Client) Inspect(ctx context.Context, ref ociref.Reference, a *registry.AuthConfig) (registry.DistributionInspect, error) {
-	ctx = quiet(ctx)
 	ref = ref.WithDefaultTag()
 	var out registry.DistributionInspect
 	r := c.Resolver(a, nil, nil)

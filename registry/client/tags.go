@@ -25,7 +25,6 @@ const (
 
 // Tags lists the tags of a repository. NotFound.
 func (c *Client) Tags(ctx context.Context, ref ociref.Reference, a *registry.AuthConfig) ([]string, error) {
-	ctx = quiet(ctx)
 	hosts, err := c.Hosts(a)(ref.Domain)
 	if err != nil {
 		return nil, err
