@@ -23,7 +23,7 @@ func mapped(t *testing.T, root string, script string) *CreateRequest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for dir := filepath.Dir(root); dir != "/tmp"; dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(root); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,152 @@
+package cgroup
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func TestParseMounts(t *testing.T) {
+	hybrid := `30 20 0:26 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
+31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate
+32 30 0:28 / /sys/fs/cgroup/systemd rw shared:11 - cgroup cgroup rw,xattr,name=systemd
+33 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+34 30 0:30 / /sys/fs/cgroup/my\040mem rw - cgroup cgroup rw,memory
+35 30 0:30 / /elsewhere rw - cgroup cgroup rw,memory
+garbage
+`
+	h := parseMounts([]byte(hybrid))
+	want := &Host{All: []Hierarchy{
+		{Mount: "/sys/fs/cgroup/systemd", Controllers: []string{"name=systemd"}},
+		{Mount: "/sys/fs/cgroup/cpu,cpuacct", Controllers: []string{"cpu", "cpuacct"}},
+		{Mount: "/sys/fs/cgroup/my mem", Controllers: []string{"memory"}},
+		{Mount: "/sys/fs/cgroup/unified", Unified: true},
+	}}
+	if diff := cmp.Diff(want, h); diff != "" {
+		t.Error(diff)
+	}
+	h = parseMounts([]byte("31 30 0:27 / /sys/fs/cgroup rw,nosuid shared:10 - cgroup2 cgroup2 rw\n"))
+	if !h.V2 || h.Unified() == nil || h.Unified().Mount != "/sys/fs/cgroup" {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for path, ok := range map[string]bool{"/a": true, "/a/b": true, "/": false, "": false, "a": false, "/a/..": false, "/a/../../b": false, "//a": false} {
+		if (Check(path) == nil) != ok {
+			t.Error(path)
+		}
+	}
+}
+
+func p[T any](v T) *T { return &v }
+
+func TestSettingsV2(t *testing.T) {
+	got, err := settingsV2(&specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: p(int64(100)), Swap: p(int64(300)), Reservation: p(int64(50))},
+		CPU:    &specs.LinuxCPU{Shares: p(uint64(1024)), Quota: p(int64(5000)), Period: p(uint64(10000)), Cpus: "0-1"},
+		Pids:   &specs.LinuxPids{Limit: p(int64(-1))},
+		BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{
+			func() (d specs.LinuxThrottleDevice) { d.Major, d.Minor, d.Rate = 8, 0, 99; return d }(),
+		}},
+		Unified: map[string]string{"memory.high": "1", "a.b": "2"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []setting{
+		{file: "memory.swap.max", value: "200"}, {file: "memory.max", value: "100"}, {file: "memory.low", value: "50"},
+		{file: "cpuset.cpus", value: "0-1"}, {file: "cpu.weight", value: "100"}, {file: "cpu.max", value: "5000 10000", late: true},
+		{file: "pids.max", value: "max", late: true}, {file: "io.max", value: "8:0 rbps=99"},
+		{file: "a.b", value: "2"}, {file: "memory.high", value: "1"},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(setting{}), cmpopts.IgnoreFields(setting{}, "controller")); diff != "" {
+		t.Error(diff)
+	}
+	for name, bad := range map[string]*specs.LinuxResources{
+		"key":        {Unified: map[string]string{"../x.y": "1"}},
+		"no dot":     {Unified: map[string]string{"x": "1"}},
+		"swap":       {Memory: &specs.LinuxMemory{Swap: p(int64(5))}},
+		"swap below": {Memory: &specs.LinuxMemory{Swap: p(int64(5)), Limit: p(int64(6))}},
+		"swappiness": {Memory: &specs.LinuxMemory{Swappiness: p(uint64(5))}},
+	} {
+		if _, err := settingsV2(bad); err == nil {
+			t.Error(name)
+		}
+	}
+}
+
+func TestWeight(t *testing.T) {
+	for shares, want := range map[uint64]uint64{0: 1, 2: 1, 1024: 100, 262144: 10000, 1 << 40: 10000} {
+		if got := weight(shares); got != want {
+			t.Errorf("%d: got %d, want %d", shares, got, want)
+		}
+	}
+}
+
+// runDevices interprets a device program.
+func runDevices(t *testing.T, prog []insn, typ, access, major, minor int64) bool {
+	t.Helper()
+	var r [11]int64
+	ctx := []int64{access<<16 | typ, major, minor}
+	for pc := 0; pc < len(prog); pc++ {
+		i := prog[pc]
+		dst, src := i.regs&0xf, i.regs>>4
+		switch i.op {
+		case 0x61:
+			r[dst] = ctx[i.off/4]
+		case 0xbf:
+			r[dst] = r[src]
+		case 0xb7:
+			r[dst] = int64(i.imm)
+		case 0x54:
+			r[dst] &= int64(uint32(i.imm))
+		case 0x74:
+			r[dst] >>= i.imm
+		case 0x55:
+			if r[dst] != int64(i.imm) {
+				pc += int(i.off)
+			}
+		case 0x15:
+			if r[dst] == int64(i.imm) {
+				pc += int(i.off)
+			}
+		case 0x95:
+			return r[0] == 1
+		default:
+			t.Fatalf("instruction %#x", i.op)
+		}
+	}
+	t.Fatal("no exit")
+	return false
+}
+
+func TestDeviceProgram(t *testing.T) {
+	prog, err := deviceProgram([]specs.LinuxDeviceCgroup{
+		{Allow: true, Type: "c", Major: p(int64(9)), Access: "rwm"}, // before the reset: without effect
+		{Allow: false, Access: "rwm"},
+		{Allow: true, Type: "c", Access: "m"},
+		{Allow: true, Type: "c", Major: p(int64(1)), Minor: p(int64(3)), Access: "rwm"},
+		{Allow: true, Type: "b", Major: p(int64(8)), Access: "r"},
+		{Allow: true, Type: "c", Major: p(int64(10)), Access: "rw"},
+		{Allow: false, Type: "c", Major: p(int64(10)), Minor: p(int64(5)), Access: "w"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const b, c, m, r, w = 1, 2, 1, 2, 4
+	for _, tt := range []struct {
+		typ, access, major, minor int64
+		want                      bool
+	}{
+		{c, r | w, 1, 3, true}, {c, r, 1, 4, false}, {c, m, 99, 99, true}, {c, m | r, 99, 99, false}, {c, r, 9, 0, false},
+		{b, r, 8, 7, true}, {b, w, 8, 7, false}, {b, m, 8, 7, false},
+		{c, r | w, 10, 4, true}, {c, r, 10, 5, true}, {c, r | w, 10, 5, false}, {c, w, 10, 5, false},
+	} {
+		if got := runDevices(t, prog, tt.typ, tt.access, tt.major, tt.minor); got != tt.want {
+			t.Errorf("%+v: got %v", tt, got)
+		}
+	}
+}
