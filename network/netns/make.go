@@ -33,8 +33,8 @@ func (n *NS) Close() error {
 }
 
 // make makes a namespace on the calling thread, which must be locked, and
-// returns to home.
-func (p *Pool) make(home *os.File) (ns *NS, err error) {
+// returns to home. A bare one has no veth pair.
+func (p *Pool) make(home *os.File, bare bool) (ns *NS, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}
@@ -45,8 +45,8 @@ func (p *Pool) make(home *os.File) (ns *NS, err error) {
 		}
 		return nil, errors.Join(err, fmt.Errorf("%w: %w", errLost, back))
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || bare {
+		return ns, err
 	}
 	if err := p.connect(ns); err != nil {
 		return nil, errors.Join(err, ns.Close())

@@ -36,7 +36,7 @@ type Pool struct {
 	host *rtnl.Conn
 
 	ready  chan *NS
-	wanted chan chan made // takers that found none ready
+	wanted chan order // takers that found none ready
 	trash  chan *NS
 	stop   chan struct{}
 	once   sync.Once
@@ -46,6 +46,11 @@ type Pool struct {
 type made struct {
 	ns  *NS
 	err error
+}
+
+type order struct {
+	bare bool
+	ch   chan made
 }
 
 // trashSize bounds the namespaces that wait to be given up.
@@ -58,7 +63,7 @@ func NewPool(o PoolOptions) (*Pool, error) {
 		return nil, err
 	}
 	p := &Pool{
-		o: o, host: host, ready: make(chan *NS, max(o.Size, 1)), wanted: make(chan chan made),
+		o: o, host: host, ready: make(chan *NS, max(o.Size, 1)), wanted: make(chan order),
 		trash: make(chan *NS, trashSize), stop: make(chan struct{}),
 	}
 	p.wg.Add(2)
@@ -74,7 +79,7 @@ func (p *Pool) Take(ctx context.Context) (*NS, error) {
 		return ns, nil
 	default:
 	}
-	want := make(chan made, 1)
+	want := order{ch: make(chan made, 1)}
 	select {
 	case ns := <-p.ready:
 		return ns, nil
@@ -84,12 +89,22 @@ func (p *Pool) Take(ctx context.Context) (*NS, error) {
 	case <-p.stop:
 		return nil, errClosed()
 	}
+	m := <-want.ch // fill answers what it accepted
+	return m.ns, m.err
+}
+
+// Bare returns a namespace that has nothing but loopback.
+func (p *Pool) Bare(ctx context.Context) (*NS, error) {
+	want := order{bare: true, ch: make(chan made, 1)}
 	select {
-	case m := <-want:
-		return m.ns, m.err
+	case p.wanted <- want:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	case <-p.stop:
 		return nil, errClosed()
 	}
+	m := <-want.ch
+	return m.ns, m.err
 }
 
 func errClosed() error { return errdefs.ErrUnavailable.WithMessage("the network is shut down") }
@@ -115,7 +130,7 @@ func (p *Pool) fill() {
 	}
 	defer home.Close()
 	for p.o.Size > 0 {
-		ns, err := p.make(home)
+		ns, err := p.make(home, false)
 		if err != nil {
 			p.o.Logger.Warn("cannot prepare a network namespace", "err", err)
 			if p.lost(err) || !p.serve(home) { // the next taker sees the error
@@ -123,12 +138,7 @@ func (p *Pool) fill() {
 			}
 			continue
 		}
-		select {
-		case p.ready <- ns:
-		case want := <-p.wanted:
-			want <- made{ns: ns}
-		case <-p.stop:
-			p.Discard(ns)
+		if !p.offer(ns, home) {
 			return
 		}
 	}
@@ -136,12 +146,36 @@ func (p *Pool) fill() {
 	}
 }
 
+// offer waits until a namespace is taken. False: this thread is done.
+func (p *Pool) offer(ns *NS, home *os.File) bool {
+	for {
+		select {
+		case p.ready <- ns:
+			return true
+		case want := <-p.wanted:
+			if !want.bare {
+				want.ch <- made{ns: ns}
+				return true
+			}
+			bare, err := p.make(home, true)
+			want.ch <- made{bare, err}
+			if p.lost(err) {
+				p.Discard(ns)
+				return false
+			}
+		case <-p.stop:
+			p.Discard(ns)
+			return false
+		}
+	}
+}
+
 // serve makes one namespace for the next taker that waits. False: this thread is done.
 func (p *Pool) serve(home *os.File) bool {
 	select {
 	case want := <-p.wanted:
-		ns, err := p.make(home)
-		want <- made{ns, err}
+		ns, err := p.make(home, want.bare)
+		want.ch <- made{ns, err}
 		return !p.lost(err)
 	case <-p.stop:
 		return false

@@ -1,0 +1,81 @@
+package bridge
+
+import (
+	"context"
+	"testing"
+
+	"github.com/wherry-engine/wherry/network"
+)
+
+func TestDefaultBridge(t *testing.T) {
+	h := newHost(t, nil)
+	a := h.open(network.SandboxRequest{Endpoints: on("bridge"), Ports: publishPorts("", "8080", "80/tcp", "", "8053", "53/udp")})
+	b := h.open(network.SandboxRequest{Endpoints: on("bridge")})
+	serve(t, a.ns, "0.0.0.0:80")
+	serve(t, a.ns, "0.0.0.0:81")
+	serveUDP(t, a.ns, "0.0.0.0:53")
+	serve(t, h.next, nextAddr+":9000")
+	serve(t, hostNS(t), hostAddr+":9001")
+	tests := []struct {
+		name string
+		from box
+		addr string
+		want string // the peer's address as seen there, "" if refused
+	}{
+		{"host to container", box{}, a.ip().String() + ":80", "10.201.0.1"},
+		{"host through loopback", box{}, "127.0.0.1:8080", "10.201.0.1"},
+		{"host through its address", box{}, hostAddr + ":8080", hostAddr},
+		{"neighbour", box{ns: h.next}, hostAddr + ":8080", nextAddr},
+		{"container to container", b, a.ip().String() + ":80", b.ip().String()},
+		{"container through the published port", b, hostAddr + ":8080", "10.201.0.1"},
+		{"container through the bridge's address", b, "10.201.0.1:8080", "10.201.0.1"},
+		{"itself through the published port", a, hostAddr + ":8080", "10.201.0.1"},
+		{"container to the world", b, nextAddr + ":9000", hostAddr},
+		{"container to the host", b, hostAddr + ":9001", b.ip().String()},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := dial(tt.from.ns, tt.addr)
+			if tt.want == "" && err == nil {
+				t.Errorf("connection is possible, from %s", got)
+			} else if tt.want != "" && (err != nil || got != tt.want) {
+				t.Errorf("dial = %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+	for _, addr := range []string{"127.0.0.1:8053", hostAddr + ":8053"} {
+		if err := pingUDP(nil, addr); err != nil {
+			t.Errorf("UDP from the host to %s: %v", addr, err)
+		}
+	}
+	if err := pingUDP(h.next, hostAddr+":8053"); err != nil {
+		t.Errorf("UDP from the neighbour: %v", err)
+	}
+}
+
+func BenchmarkOpenClose(b *testing.B) {
+	for _, bb := range []struct {
+		name string
+		req  network.SandboxRequest
+	}{
+		{"plain", network.SandboxRequest{}},
+		{"port", network.SandboxRequest{Ports: publishPorts("", "8080", "80/tcp")}},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			h := newHost(b, nil)
+			for b.Loop() {
+				req := bb.req
+				req.ContainerID, req.Endpoints = newID(), on("bridge")
+				req.ID = network.SandboxID(req.ContainerID)
+				s, ns, err := h.sb.Open(context.Background(), req)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = ns.Close()
+				if err := h.sb.Close(context.Background(), s.ID); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
