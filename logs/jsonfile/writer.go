@@ -9,9 +9,11 @@
 package jsonfile
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/wherry-engine/wherry/logs"
@@ -40,7 +42,7 @@ var _ logs.Writer = (*Writer)(nil)
 
 // NewWriter opens the log for appending.
 func NewWriter(opts WriterOptions) (*Writer, error) {
-	f, err := rotate.Open(opts.Path, rotate.Options{MaxSize: opts.MaxSize, MaxFiles: opts.MaxFiles, Compress: opts.Compress})
+	f, err := rotate.Open(opts.Path, rotate.Options{MaxSize: opts.MaxSize, MaxFiles: opts.MaxFiles, Compress: opts.Compress, Whole: whole})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -56,6 +58,23 @@ func NewWriter(opts WriterOptions) (*Writer, error) {
 	w.tail[logs.Stdout] = []byte(`","stream":"stdout",` + attrs + `"time":"`)
 	w.tail[logs.Stderr] = []byte(`","stream":"stderr",` + attrs + `"time":"`)
 	return w, nil
+}
+
+// whole returns where the last complete line ends.
+func whole(f io.ReaderAt, size int64) (int64, error) {
+	buf := make([]byte, 4096)
+	for end := size; end > 0; {
+		start := max(end-int64(len(buf)), 0)
+		b := buf[:end-start]
+		if _, err := f.ReadAt(b, start); err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(b, '\n'); i >= 0 {
+			return start + int64(i) + 1, nil
+		}
+		end = start
+	}
+	return 0, nil
 }
 
 // Write logs what came from a stream. An error means that lines were lost.

@@ -66,12 +66,27 @@ func NewWriter(opts WriterOptions) (*Writer, error) {
 	}
 	header = binary.LittleEndian.AppendUint32(header, uint32(len(attrs)))
 	f, err := rotate.Open(opts.Path, rotate.Options{
-		MaxSize: opts.MaxSize, MaxFiles: opts.MaxFiles, Compress: opts.Compress, Header: append(header, attrs...),
+		MaxSize: opts.MaxSize, MaxFiles: opts.MaxFiles, Compress: opts.Compress, Header: append(header, attrs...), Whole: whole,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	return &Writer{file: f}, nil
+}
+
+// whole returns where the last complete record ends: the end of the file,
+// unless a crash cut one short.
+func whole(f io.ReaderAt, size int64) (int64, error) {
+	c := new(codec)
+	off, found, err := c.Tail(f, size, 1)
+	if err != nil || found == 0 {
+		return off, err
+	}
+	var b [4]byte
+	if _, err := f.ReadAt(b[:], off); err != nil {
+		return 0, err
+	}
+	return off + 8 + int64(binary.LittleEndian.Uint32(b[:])), nil
 }
 
 // Write logs what came from a stream. An error means that lines were lost.
@@ -197,13 +212,19 @@ func (c *codec) Next(b []byte, m *logs.Message) (int, bool, error) {
 // the end, which a crash may leave, makes it walk forwards instead.
 func (c *codec) Tail(f io.ReaderAt, size int64, n int) (int64, int, error) {
 	head := make([]byte, len(magic)+4)
-	if _, err := f.ReadAt(head, 0); err != nil {
+	if _, err := f.ReadAt(head, 0); err != nil || string(head[:len(magic)]) != magic {
 		return 0, 0, nil // no record yet
 	}
 	begin := int64(len(head)) + int64(binary.LittleEndian.Uint32(head[len(magic):]))
+	if begin > size {
+		return 0, 0, nil // not even the header is complete
+	}
 	off, found := size, 0
 	var b [4]byte
 	for found < n && off > begin {
+		if off-4 < begin {
+			return c.tailForwards(f, begin, size, n)
+		}
 		if _, err := f.ReadAt(b[:], off-4); err != nil {
 			return 0, 0, err
 		}

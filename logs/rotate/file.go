@@ -29,6 +29,9 @@ type Options struct {
 	Compress bool
 	// Header starts each file.
 	Header []byte
+	// Whole, if not nil, returns how many bytes of an existing file are whole
+	// records; what a crash left behind them is cut off.
+	Whole func(f io.ReaderAt, size int64) (int64, error)
 }
 
 // File appends records to the current file. It has one owner.
@@ -48,7 +51,33 @@ func Open(path string, opts Options) (*File, error) {
 	if opts.Compress {
 		f.packLeftover()
 	}
+	if opts.Whole != nil {
+		if err := f.repair(); err != nil {
+			return nil, err
+		}
+	}
 	return f, f.open(0)
+}
+
+// repair cuts an incomplete record off, so that the next one is found.
+func (f *File) repair() error {
+	file, err := os.OpenFile(f.path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	fi, err := file.Stat()
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() == 0 {
+		return err
+	}
+	whole, err := f.opts.Whole(file, fi.Size())
+	if err != nil || whole >= fi.Size() {
+		return err
+	}
+	return file.Truncate(whole)
 }
 
 // open opens the current file. Descriptors of logs are never shared with the
@@ -114,14 +143,13 @@ func (f *File) Rotate() error {
 	if f.opts.MaxFiles < 2 {
 		return f.open(os.O_TRUNC)
 	}
-	ext := ""
-	if f.opts.Compress {
-		ext = gz
-	}
 	for i := f.opts.MaxFiles - 1; i > 1; i-- {
-		if err := rename(f.numbered(i-1)+ext, f.numbered(i)+ext); err != nil {
+		if err := f.shift(i); err != nil {
 			return errors.Join(err, f.open(0))
 		}
+	}
+	if err := removeIfThere(f.numbered(1) + gz); err != nil {
+		return errors.Join(err, f.open(0))
 	}
 	if err := rename(f.path, f.numbered(1)); err != nil {
 		return errors.Join(err, f.open(0))
@@ -149,6 +177,29 @@ func (f *File) packLeftover() {
 	if _, err := os.Lstat(name); err == nil {
 		f.packing.Go(func() { f.packErr = pack(name) })
 	}
+}
+
+// shift makes file i-1 file i, whether it is compressed or not.
+func (f *File) shift(i int) error {
+	for _, ext := range []string{"", gz} {
+		err := os.Rename(f.numbered(i-1)+ext, f.numbered(i)+ext)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		other := gz
+		if ext == gz {
+			other = ""
+		}
+		return errors.Join(err, removeIfThere(f.numbered(i)+other))
+	}
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func rename(from, to string) error {

@@ -332,7 +332,7 @@ func (r *reader) advance(cur *cursor) (*cursor, error) {
 	i := 0
 	if cur != nil {
 		for j, s := range segs {
-			if s.ino == cur.seg.ino {
+			if s.continues(cur.seg) { // the newest, if an old one bears the same number
 				i = j + 1 // all later ones are new
 			}
 		}

@@ -18,7 +18,13 @@ type segment struct {
 	index  int // 0 is the current file, higher ones are older
 	packed bool
 	f      *os.File
-	ino    uint64 // of the file that was written, also if it is packed by now
+	ino    uint64 // of f: nobody else's while f is open
+	from   uint64 // of the file that a packed one was made from, which may be anybody's by now
+}
+
+// continues tells whether s is the file that cur was opened as, maybe packed since.
+func (s *segment) continues(cur *segment) bool {
+	return s.ino == cur.ino || (s.packed && !cur.packed && s.from == cur.ino)
 }
 
 func (s *segment) close() { _ = s.f.Close() }
@@ -121,7 +127,7 @@ func openAll(entries []entry) ([]*segment, error) {
 		s := &segment{index: e.index, packed: e.packed, f: f, ino: e.ino}
 		segs = append(segs, s)
 		if e.packed {
-			s.ino = packedInode(f)
+			s.from = packedInode(f)
 		}
 	}
 	return segs, nil
