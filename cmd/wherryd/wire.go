@@ -187,11 +187,6 @@ func (e *engine) minAPIVersion() string {
 
 func (e *engine) debugging() bool { return e.cfg.Load().Debug }
 
-func (e *engine) wireNetworks(context.Context) error {
-	e.networks, e.sandboxes = noNetwork{}, noSandboxes{}
-	return nil
-}
-
 func (e *engine) wireBuilder(context.Context) error {
 	var err error
 	e.builder, err = e.newBuilder(func() task.Service { return e.tasks }, e.sandboxes, e.cfg.Load().Containers.CgroupParent)
