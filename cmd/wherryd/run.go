@@ -103,7 +103,7 @@ func serve(ctx context.Context, args []string, cfg *config.Config, level *slog.L
 }
 
 func openListeners(cfg *config.Config, log *slog.Logger) ([]net.Listener, error) {
-	opts := listen.Options{Hosts: cfg.Hosts, Group: cfg.Group, Logger: log}
+	opts := listen.Options{Hosts: cfg.Hosts, Group: cfg.Group, GroupRequired: cfg.Group != config.DefaultGroup, Logger: log}
 	if cfg.TLS.Enabled {
 		t, err := listen.LoadTLS(cfg.TLS.CA, cfg.TLS.Cert, cfg.TLS.Key, cfg.TLS.Verify)
 		if err != nil {

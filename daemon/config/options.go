@@ -29,7 +29,8 @@ const (
 	defaultDataRoot   = "/var/lib/wherry"
 	defaultExecRoot   = "/run/wherry"
 	defaultPidfile    = "/run/wherry.pid"
-	defaultGroup      = "wherry"
+	// DefaultGroup may use the socket, if it exists.
+	DefaultGroup = "wherry"
 	// BuiltinRuntime is the name of the runtime inside the engine.
 	BuiltinRuntime = "wherry"
 )
@@ -37,7 +38,7 @@ const (
 // defaults returns the configuration when nothing is set.
 func defaults() *Config {
 	c := &Config{
-		Group: defaultGroup, Pidfile: defaultPidfile, DataRoot: defaultDataRoot, ExecRoot: defaultExecRoot,
+		Group: DefaultGroup, Pidfile: defaultPidfile, DataRoot: defaultDataRoot, ExecRoot: defaultExecRoot,
 		LogLevel: "info", LogFormat: "text", ShutdownTimeout: 15, DefaultRun: BuiltinRuntime,
 		Features: map[string]bool{}, Runtimes: map[string]Runtime{},
 	}
