@@ -26,7 +26,7 @@ func TestCreateStartStop(t *testing.T) {
 		equal(t, "start", cli.OK(t, "start", n), n)
 		equal(t, "started", state(), "running 0")
 		cli.OK(t, "start", n) // already so
-		cli.Fails(t, 1, "running container", "rm", n)
+		cli.Fails(t, 1, "running", "rm", n)
 		testenv.Eventually(t, "the trap is set", func() bool { return strings.Contains(cli.OK(t, "top", n), "sleep") })
 		equal(t, "stop", cli.OK(t, "stop", n), n)
 		equal(t, "stopped", state(), "exited 0")
