@@ -74,7 +74,7 @@ func (r *Runtime) handshake(ctx context.Context, s *spawned, req *CreateRequest,
 	if err := addHooks(&p.cfg, req, s.pid); err != nil {
 		return nil, err
 	}
-	if err := s.conn.Send(wire.KindConfig, &p.cfg, p.fds...); err != nil {
+	if err := s.send(wire.KindConfig, &p.cfg, p.fds...); err != nil {
 		return nil, fmt.Errorf("configure init: %w", err)
 	}
 	if err := limits.Early(); err != nil {
@@ -119,6 +119,15 @@ func consoleOf(msg *wire.Message) *os.File {
 	// Non-blocking lets the caller's poller watch it.
 	_ = unix.SetNonblock(msg.FDs[0], true)
 	return os.NewFile(uintptr(msg.FDs[0]), "/dev/ptmx")
+}
+
+// send leaves it to receive to tell why init is gone.
+func (s *spawned) send(kind wire.Kind, v any, fds ...int) error {
+	err := s.conn.Send(kind, v, fds...)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return nil
+	}
+	return err
 }
 
 // receive reads one message; a Failure becomes an error.

@@ -40,6 +40,13 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
 	}
 	s, err := r.spawn(b)
+	if errors.Is(err, unix.EBUSY) && r.cgroups.V2 {
+		// The container made groups of its own inside; no process may then be
+		// beside them. Its init knows a place.
+		if b.cgroup, err = cgroupOfProcess(req.Pid); err == nil {
+			s, err = r.spawn(b)
+		}
+	}
 	if err != nil {
 		return nil, execSpawnError(err)
 	}
@@ -86,10 +93,12 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds []int) (*os.File, error) {
 	stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0) })
 	defer stop()
-	if err := s.conn.Send(wire.KindConfig, cfg, fds...); err != nil {
+	// An init that failed at once is gone before Continue is sent; what it had
+	// to say is still to be read.
+	if err := s.send(wire.KindConfig, cfg, fds...); err != nil {
 		return nil, fmt.Errorf("configure exec: %w", err)
 	}
-	if err := s.conn.Send(wire.KindContinue, nil); err != nil {
+	if err := s.send(wire.KindContinue, nil); err != nil {
 		return nil, fmt.Errorf("configure exec: %w", err)
 	}
 	msg, err := s.receive(ctx)
