@@ -1,7 +1,12 @@
 package build
 
 import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
@@ -125,5 +130,40 @@ func TestSteps(t *testing.T) {
 	want := "Step 1/2 : FROM x\n ---> Using cache\nStep 2/2 : RUN echo hi\nhi\n"
 	if diff := cmp.Diff(want, out.text); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestFramed(t *testing.T) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	h := &tar.Header{Name: "Dockerfile", Mode: 0o644, Size: 1, ModTime: time.Unix(1, 5), Format: tar.FormatPAX}
+	if err := w.WriteHeader(h); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.Write([]byte("x"))
+	w.Close()
+	r, err := framed(io.NopCloser(&buf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if err != nil {
+			break
+		}
+		names = append(names, h.Name)
+	}
+	if diff := cmp.Diff([]string{"./", "Dockerfile"}, names); diff != "" {
+		t.Error(diff)
+	}
+	gz := "\x1f\x8brest"
+	r, err = framed(io.NopCloser(strings.NewReader(gz)))
+	if raw, _ := io.ReadAll(r); err != nil || string(raw) != gz {
+		t.Errorf("a compressed context was changed: %q %v", raw, err)
+	}
+	if _, err := framed(io.NopCloser(strings.NewReader(""))); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("an empty context: %v", err)
 	}
 }

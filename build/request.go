@@ -1,8 +1,12 @@
 package build
 
 import (
+	"archive/tar"
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -180,8 +184,12 @@ func (r *Request) ownSession(ctx context.Context, run *running, req *controlapi.
 		return nil, err
 	}
 	if r.Context != nil && r.Remote == "" {
+		body, err := framed(r.Context)
+		if err != nil {
+			return nil, err
+		}
 		up := uploadprovider.New()
-		req.FrontendAttrs["context"] = up.Add(r.Context)
+		req.FrontendAttrs["context"] = up.Add(body)
 		sess.Allow(up)
 	}
 	sess.Allow(&credentials{auth: r.Auth})
@@ -231,4 +239,35 @@ func (c *credentials) Credentials(_ context.Context, req *auth.CredentialsReques
 		return &auth.CredentialsResponse{Username: user, Secret: secret}, nil
 	}
 	return &auth.CredentialsResponse{}, nil
+}
+
+// framed puts a plain first entry in front of an uncompressed tar stream.
+// BuildKit takes a context for an archive only if its first kilobyte holds a
+// whole header, which it does not when the first file has PAX records.
+func framed(r io.ReadCloser) (io.ReadCloser, error) {
+	br := bufio.NewReader(r)
+	head, err := br.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read the build context: %w", err)
+	}
+	if len(head) == 0 {
+		return nil, fmt.Errorf("the build context is empty: %w", errdefs.ErrInvalidArgument)
+	}
+	for _, magic := range []string{"\x1f\x8b", "BZh", "\xfd7zX", "\x28\xb5\x2f\xfd"} {
+		if strings.HasPrefix(string(head), magic) {
+			return readCloser{br, r}, nil
+		}
+	}
+	var first bytes.Buffer
+	w := tar.NewWriter(&first)
+	err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755, Format: tar.FormatUSTAR})
+	if err = errors.Join(err, w.Flush()); err != nil {
+		return nil, err
+	}
+	return readCloser{io.MultiReader(&first, br), r}, nil
+}
+
+type readCloser struct {
+	io.Reader
+	io.Closer
 }
