@@ -19,7 +19,7 @@ func (d *Driver) Changes(ctx context.Context, id container.ID) ([]snapshot.Chang
 	if err != nil {
 		return nil, err
 	}
-	lower, err := d.lower(ctx, chain)
+	lower, err := d.under(ctx, chain)
 	if err != nil {
 		return nil, err
 	}

@@ -56,6 +56,9 @@ type Driver struct {
 
 	mu    sync.Mutex
 	users map[container.ID]digest.Digest // chains that layers hold
+	bases map[digest.Digest]string
+
+	baseMu sync.Mutex // held while a base is made
 
 	trash trash
 }
@@ -71,8 +74,8 @@ func New(opts Options) (*Driver, error) {
 	if strings.ContainsAny(opts.Root, ":,\\") {
 		return nil, fmt.Errorf("data root %q has a character that overlayfs cannot take: %w", opts.Root, errdefs.ErrInvalidArgument)
 	}
-	d := &Driver{opts: opts, log: opts.Logger, users: map[container.ID]digest.Digest{}}
-	for _, dir := range []string{opts.Root, filepath.Join(opts.Root, trashDir), filepath.Join(opts.Root, emptyDir)} {
+	d := &Driver{opts: opts, log: opts.Logger, users: map[container.ID]digest.Digest{}, bases: map[digest.Digest]string{}}
+	for _, dir := range []string{opts.Root, filepath.Join(opts.Root, trashDir), filepath.Join(opts.Root, emptyDir), filepath.Join(opts.Root, baseDir)} {
 		if err := os.MkdirAll(dir, 0o710); err != nil {
 			return nil, fmt.Errorf("open layers: %w", err)
 		}
@@ -81,6 +84,9 @@ func New(opts Options) (*Driver, error) {
 		return nil, fmt.Errorf("open layers: %w", err)
 	}
 	if err := d.adopt(); err != nil {
+		return nil, fmt.Errorf("open layers: %w", err)
+	}
+	if err := d.dropBases(); err != nil {
 		return nil, fmt.Errorf("open layers: %w", err)
 	}
 	d.trash.start(filepath.Join(opts.Root, trashDir), d.log)
@@ -139,7 +145,11 @@ func (d *Driver) Create(ctx context.Context, id container.ID, chain digest.Diges
 	if err != nil {
 		return err
 	}
-	if err := d.make(id, chain, lower); err != nil {
+	base, err := d.base(chain, lower)
+	if err == nil {
+		err = d.make(id, chain, base)
+	}
+	if err != nil {
 		d.opts.Chains.Release(chain)
 		if errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("layer %s: %w", id.Short(), errdefs.ErrAlreadyExists)
@@ -152,7 +162,7 @@ func (d *Driver) Create(ctx context.Context, id container.ID, chain digest.Diges
 	return nil
 }
 
-func (d *Driver) make(id container.ID, chain digest.Digest, lower []string) (err error) {
+func (d *Driver) make(id container.ID, chain digest.Digest, base string) (err error) {
 	dir := d.dir(id)
 	if err := os.Mkdir(dir, 0o710); err != nil {
 		return err
@@ -169,10 +179,8 @@ func (d *Driver) make(id container.ID, chain digest.Digest, lower []string) (err
 	if err := os.Mkdir(filepath.Join(dir, workName), 0o700); err != nil {
 		return err
 	}
-	if len(lower) > 0 {
-		if err := copyRootAttributes(lower[0], upper); err != nil {
-			return err
-		}
+	if err := copyRootAttributes(base, upper); err != nil {
+		return err
 	}
 	target := string(chain)
 	if target == "" {
@@ -224,13 +232,26 @@ func (d *Driver) lower(ctx context.Context, chain digest.Digest) ([]string, erro
 	return dirs, nil
 }
 
+// under lists the directories below a writable layer, topmost first.
+func (d *Driver) under(ctx context.Context, chain digest.Digest) ([]string, error) {
+	lower, err := d.lower(ctx, chain)
+	if err != nil {
+		return nil, err
+	}
+	base, err := d.base(chain, lower)
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{base}, lower...), nil
+}
+
 // Root implements snapshot.Driver.
 func (d *Driver) Root(ctx context.Context, id container.ID) (task.Root, error) {
 	chain, err := d.held(id)
 	if err != nil {
 		return task.Root{}, err
 	}
-	lower, err := d.lower(ctx, chain)
+	lower, err := d.under(ctx, chain)
 	if err != nil {
 		return task.Root{}, err
 	}

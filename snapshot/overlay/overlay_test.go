@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/wherry-engine/wherry/container"
@@ -76,10 +77,42 @@ func setup(t *testing.T) (*Driver, *fixedChains) {
 	return d, c
 }
 
+// extra is what the base adds to snapshottest.Base.
+func extra() map[string]string {
+	return map[string]string{
+		".dockerenv": "", "dev/": "", "dev/pts/": "", "dev/shm/": "", "proc/": "", "sys/": "",
+		"etc/hosts": "", "etc/hostname": "", "etc/resolv.conf": "", "etc/mtab": "-> /proc/mounts",
+	}
+}
+
+// TestBaseLeavesImagesAlone makes a base over an image that has some of its
+// entries, and others as links.
+func TestBaseLeavesImagesAlone(t *testing.T) {
+	lower := t.TempDir()
+	for _, err := range []error{
+		os.Mkdir(lower+"/real", 0o700), os.Symlink("real", lower+"/etc"), os.Mkdir(lower+"/proc", 0o555), os.WriteFile(lower+"/dev", nil, 0o600),
+		os.Chmod(lower, 0o711), //nolint:gosec // a root directory
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "base")
+	if err := makeBase(dir, []string{lower}); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[string]string{".dockerenv": "", "sys/": ""}, snapshottest.List(t, dir)); d != "" {
+		t.Error(d)
+	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o711 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
 func TestContract(t *testing.T) {
 	snapshottest.Run(t, func(t *testing.T) snapshottest.Env {
 		d, c := setup(t)
-		return snapshottest.Env{Driver: d, Chain: c.chain, Reopen: func() snapshot.Driver {
+		return snapshottest.Env{Driver: d, Chain: c.chain, Extra: extra(), Reopen: func() snapshot.Driver {
 			again, err := New(d.opts)
 			if err != nil {
 				t.Fatal(err)
