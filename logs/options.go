@@ -69,9 +69,6 @@ func Parse(driver string, opts map[string]string) (Options, error) {
 	if _, ok := opts["max-buffer-size"]; ok && !o.NonBlocking {
 		return o, fmt.Errorf("logger: max-buffer-size option is only supported with 'mode=non-blocking': %w", errdefs.ErrInvalidArgument)
 	}
-	if o.MaxSize < 0 && opts["max-file"] != "" && o.MaxFiles > 1 {
-		return o, fmt.Errorf("cannot set max-file when max-size is unlimited: %w", errdefs.ErrInvalidArgument)
-	}
 	return o, nil
 }
 
@@ -113,7 +110,7 @@ func Size(s string) (int64, error) {
 		return -1, nil
 	}
 	t := strings.ToLower(strings.TrimSpace(s))
-	t = strings.TrimSuffix(strings.TrimSuffix(t, "b"), "i")
+	t = strings.TrimSpace(strings.TrimSuffix(strings.TrimSuffix(t, "b"), "i"))
 	unit := 1.0
 	if n := len(t); n > 0 {
 		if i := strings.IndexByte("kmgtp", t[n-1]); i >= 0 {
