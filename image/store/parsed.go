@@ -233,12 +233,19 @@ func (s *Store) unpackedSize(ctx context.Context, p *parsed) (size int64, ok boo
 	if ok || len(p.chains) == 0 {
 		return size, true
 	}
-	for _, c := range p.chains {
-		u, err := s.snap.Usage(ctx, c.String())
+	// Along the parents, not by the chain ID of each layer: the snapshots below
+	// the top of an image that was built here have names of the builder's.
+	for key := p.chain.String(); key != ""; {
+		info, err := s.snap.Stat(ctx, key)
+		if err != nil {
+			return 0, false
+		}
+		u, err := s.snap.Usage(ctx, key)
 		if err != nil {
 			return 0, false
 		}
 		size += u.Size
+		key = info.Parent
 	}
 	s.parsed.mu.Lock()
 	defer s.parsed.mu.Unlock()
