@@ -112,7 +112,7 @@ func joined(h *apicontainer.HostConfig, c *apicontainer.Config) error {
 func unsupported(h *apicontainer.HostConfig) error {
 	switch {
 	case len(h.DeviceRequests) > 0:
-		return refused("the device request %q (GPUs)", h.DeviceRequests[0].Driver)
+		return refused("the device request for driver %q with capabilities %v", h.DeviceRequests[0].Driver, h.DeviceRequests[0].Capabilities)
 	case len(h.StorageOpt) > 0:
 		return refused("storage-opt")
 	case !h.Isolation.IsValid():

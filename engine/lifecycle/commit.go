@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/changes"
+	"github.com/wherry-engine/wherry/engine/stubs"
 	"github.com/wherry-engine/wherry/image"
 )
 
@@ -62,11 +64,13 @@ func (e *Engine) Commit(ctx context.Context, req container.CommitRequest) (strin
 	if err != nil {
 		return "", err
 	}
-	id, err := e.o.Transfer.Commit(ctx, &parent, icfg, ref, func(w io.Writer) error { return e.o.Layers.Diff(ctx, u.id, w) })
+	id, err := e.o.Transfer.Commit(ctx, &parent, icfg, ref, func(w io.Writer) error {
+		return stubs.Filter(w, func(w io.Writer) error { return e.o.Layers.Diff(ctx, u.id, w) })
+	})
 	if err != nil {
 		return "", fmt.Errorf("commit: %w", err)
 	}
-	e.emit(u, apievents.ActionCommit, map[string]string{"comment": req.Comment, "imageID": id.String(), "imageRef": ref})
+	e.emit(u, apievents.ActionCommit, map[string]string{"comment": req.Comment, "imageID": id.String(), "imageRef": strings.TrimPrefix(ref, "docker.io/library/")})
 	return id.String(), nil
 }
 

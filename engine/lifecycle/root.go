@@ -16,6 +16,7 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/archive"
 	"github.com/wherry-engine/wherry/engine/rootfs"
+	"github.com/wherry-engine/wherry/engine/stubs"
 )
 
 // openRoot opens the root mount of a container; the supervisor mounts it if it
@@ -216,7 +217,7 @@ func (e *Engine) Changes(ctx context.Context, ref string) ([]apicontainer.Filesy
 		return nil, err
 	}
 	out := make([]apicontainer.FilesystemChange, 0, len(changes))
-	for _, c := range changes {
+	for _, c := range stubs.Changes(changes) {
 		out = append(out, apicontainer.FilesystemChange{Kind: apicontainer.ChangeType(c.Kind), Path: c.Path})
 	}
 	return out, nil

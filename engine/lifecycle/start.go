@@ -234,7 +234,6 @@ func (e *Engine) startRequest(ctx context.Context, u *unit, sources map[string]s
 		return task.StartRequest{}, fmt.Errorf("find the writable layer: %w", err)
 	}
 	h := s.HostConfig
-	root.ReadOnly = h.ReadonlyRootfs
 	parent := h.CgroupParent
 	if parent == "" {
 		parent = d.CgroupParent

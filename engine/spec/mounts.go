@@ -14,12 +14,6 @@ func mounts(in Input, sec Security) []specs.Mount {
 	if shm, ok := shmMount(in); ok {
 		out = append(out, shm)
 	}
-	if h.IpcMode.IsHost() {
-		out = slices.DeleteFunc(out, func(m specs.Mount) bool { return m.Destination == "/dev/mqueue" })
-		out = append(out, specs.Mount{
-			Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"rbind", "nosuid", "noexec", "nodev"},
-		})
-	}
 	out = slices.DeleteFunc(out, func(m specs.Mount) bool {
 		return slices.ContainsFunc(in.Mounts, func(u specs.Mount) bool { return u.Destination == m.Destination })
 	})
