@@ -65,7 +65,7 @@ func (e *engine) wireContainers(ctx context.Context) error {
 		return err
 	}
 	e.containers, err = lifecycle.New(lifecycle.Options{
-		DataRoot: e.cfg.Load().DataRoot, State: e.state, Tasks: e.tasks,
+		DataRoot: e.cfg.Load().DataRoot, ExecRoot: e.cfg.Load().ExecRoot, State: e.state, Tasks: e.tasks,
 		Images: e.images, Transfer: e.images, Layers: e.layers,
 		Networks: e.networks, Sandboxes: e.sandboxes, Volumes: e.volumes,
 		Events: e.bus, Logger: e.log, Defaults: defaults,

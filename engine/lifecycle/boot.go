@@ -175,6 +175,9 @@ func (e *Engine) collect(ctx context.Context) {
 			e.reaper.now(func() { e.removeFiles(context.WithoutCancel(ctx), container.ID(d.Name())) })
 		}
 	}
+	if err := e.collectShm(); err != nil {
+		e.log.Error("release shared memory", "err", err)
+	}
 	if err := e.collectVolumes(ctx); err != nil {
 		e.log.Error("release volumes of containers that are gone", "err", err)
 	}

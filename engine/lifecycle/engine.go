@@ -46,6 +46,7 @@ type LogReader func(driver, path string, options map[string]string) (logs.Reader
 // Options for New. All interfaces are required, except Transfer.
 type Options struct {
 	DataRoot  string // holds containers/<id>/
+	ExecRoot  string // holds shm/<id>/; default DataRoot
 	State     Store
 	Tasks     task.Service
 	Images    image.Resolver
@@ -134,6 +135,9 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{o: o, log: o.Logger}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.o.ExecRoot == "" {
+		e.o.ExecRoot = o.DataRoot
 	}
 	e.SetDefaults(o.Defaults)
 	e.run, e.stop = context.WithCancel(context.Background())

@@ -141,6 +141,11 @@ func (e *Engine) release(ctx context.Context, u *unit) {
 	if err := e.o.Tasks.Delete(ctx, string(u.id), false); err != nil && !errdefs.IsNotFound(err) {
 		e.log.Error("forget task", "container", u.id, "err", err)
 	}
+	if u.spec.Load().HostConfig.IpcMode.IsShareable() {
+		if err := e.closeShm(u.id); err != nil {
+			e.log.Error("release shared memory", "container", u.id, "err", err)
+		}
+	}
 	e.execs.drop(u)
 }
 

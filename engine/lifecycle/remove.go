@@ -102,6 +102,11 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes bool) error 
 	if err := e.forget(u.id); err != nil {
 		return fmt.Errorf("save the removal of container %s: %w", u.id.Short(), err)
 	}
+	if s.HostConfig.IpcMode.IsShareable() {
+		if err := e.closeShm(u.id); err != nil {
+			e.log.Error("release shared memory", "container", u.id, "err", err)
+		}
+	}
 	e.index.remove(u)
 	e.execs.drop(u)
 	if err := e.o.Tasks.Delete(ctx, string(u.id), true); err != nil && !errdefs.IsNotFound(err) {

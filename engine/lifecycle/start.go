@@ -158,6 +158,12 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 	if joins.linkEnv, err = e.linkEnv(u.spec.Load()); err != nil {
 		return st, err
 	}
+	if s := u.spec.Load(); s.HostConfig.IpcMode.IsShareable() {
+		if joins.shm, err = e.openShm(s); err != nil {
+			return st, err
+		}
+		done.add(func(context.Context) error { return e.closeShm(u.id) })
+	}
 	netCh := e.openNetwork(ctx, u)
 	sources, verr := e.useVolumes(ctx, u, &done)
 	net := <-netCh
@@ -310,11 +316,14 @@ func (e *Engine) joins(u *unit) (joined, error) {
 		if err != nil {
 			return j, err
 		}
-		switch st := other.status.Load(); st.State {
+		switch other.status.Load().State {
 		case container.StateRunning, container.StatePaused:
 			*x.dst = string(other.id)
 			if x.what == "IPC" {
-				j.shm = fmt.Sprintf("/proc/%d/root/dev/shm", st.Pid)
+				j.shm = e.shmDir(other.id)
+				if other.spec.Load().HostConfig.IpcMode.IsHost() {
+					j.shm = "/dev/shm"
+				}
 			}
 		case container.StateRestarting:
 			return j, conflict("cannot join %s namespace of container: Container %s is restarting, wait until the container is running", x.what, x.ref)
