@@ -3,7 +3,9 @@ package bridge
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,48 +15,98 @@ import (
 )
 
 // background is work whose end nobody waits for: links that go, connections
-// whose translation is out of date. Its queue is bounded: who fills it waits.
+// whose translation is out of date. Its queues are bounded: who fills them waits.
 type background struct {
-	nl  *rtnl.Conn
-	log *slog.Logger
+	nl    *rtnl.Conn
+	log   *slog.Logger
+	group uint32 // of links that are to go
 
-	jobs chan func()
-	done chan struct{}
-	once sync.Once
+	jobs  chan func()
+	links chan string
+	once  sync.Once
+	wg    sync.WaitGroup
 }
 
-// maxJobs bounds the queue.
-const maxJobs = 256
+const (
+	// maxJobs bounds the queues.
+	maxJobs = 512
+	// gather is how long links are collected: the kernel stops for some 20 ms
+	// to remove one, or many at once. Most are gone by then with their namespace.
+	gather = 250 * time.Millisecond
+)
 
-func newBackground(nl *rtnl.Conn, log *slog.Logger) *background {
-	b := &background{nl: nl, log: log, jobs: make(chan func(), maxJobs), done: make(chan struct{})}
+func newBackground(nl *rtnl.Conn, log *slog.Logger, group uint32) *background {
+	b := &background{nl: nl, log: log, group: group, jobs: make(chan func(), maxJobs), links: make(chan string, maxJobs)}
+	b.wg.Add(2)
 	go func() {
-		defer close(b.done)
+		defer b.wg.Done()
 		for job := range b.jobs {
 			job()
 		}
 	}()
+	go b.sweepLinks()
 	return b
 }
 
 // close waits for what is queued. Nothing may be queued afterwards.
 func (b *background) close() {
-	b.once.Do(func() { close(b.jobs) })
-	<-b.done
+	b.once.Do(func() {
+		close(b.jobs)
+		close(b.links)
+	})
+	b.wg.Wait()
 }
 
 // remove deletes links, later.
 func (b *background) remove(names ...string) {
-	if len(names) == 0 {
-		return
+	for _, name := range names {
+		b.links <- name
 	}
-	b.jobs <- func() {
-		for _, name := range names {
-			if err := b.removeNow(name); err != nil {
-				b.log.Warn("cannot remove a link", "link", name, "err", err)
+}
+
+// sweepLinks deletes links in bunches.
+func (b *background) sweepLinks() {
+	defer b.wg.Done()
+	for name := range b.links {
+		names := []string{name}
+		late := time.After(gather)
+		for more := true; more && len(names) < maxJobs; {
+			select {
+			case n, ok := <-b.links:
+				if more = ok; ok {
+					names = append(names, n)
+				}
+			case <-late:
+				more = false
 			}
 		}
+		if err := b.removeAll(names); err != nil {
+			b.log.Warn("cannot remove links", "err", err)
+		}
 	}
+}
+
+func (b *background) removeAll(names []string) error {
+	var mark, del rtnl.Batch
+	for _, n := range names {
+		mark.SetGroup(n, b.group)
+	}
+	if err := b.nl.Do(&mark); err != nil && !onlyGone(err) {
+		return err
+	}
+	del.DelGroup(b.group)
+	if err := b.nl.Do(&del); err != nil && !onlyGone(err) {
+		return err
+	}
+	return nil
+}
+
+// onlyGone reports whether nothing failed but that links were gone.
+func onlyGone(err error) bool {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return !slices.ContainsFunc(many.Unwrap(), func(e error) bool { return !onlyGone(e) })
+	}
+	return errors.Is(err, unix.ENODEV)
 }
 
 // removeNow deletes a link; one that is gone is no error.

@@ -8,6 +8,7 @@ package bridge
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -143,7 +144,7 @@ func New(ctx context.Context, o Options) (m *Manager, err error) {
 		Tag: o.table(), IPv4: !o.NoRules4, IPv6: !o.NoRules6, Leave: o.LeaveForeign, Logger: o.Logger, Devices: m.devices,
 		Lost: m.rebuild,
 	})
-	m.back = newBackground(m.nl, o.Logger)
+	m.back = newBackground(m.nl, o.Logger, o.linkGroup())
 	if err := m.load(); err != nil {
 		return nil, err
 	}
@@ -182,6 +183,12 @@ func (o *Options) defaults() {
 func (o *Options) instance() string {
 	sum := sha256.Sum256([]byte(o.ExecRoot))
 	return hex.EncodeToString(sum[:4])
+}
+
+// linkGroup numbers the links that are to be removed.
+func (o *Options) linkGroup() uint32 {
+	sum := sha256.Sum256([]byte(o.ExecRoot))
+	return binary.BigEndian.Uint32(sum[:]) | 1<<30
 }
 
 // table is the name of the nftables table.

@@ -155,6 +155,22 @@ func (b *Batch) DelLinkByName(name string) {
 	b.attrString(unix.IFLA_IFNAME, name)
 }
 
+// SetGroup puts a link into a group of links.
+func (b *Batch) SetGroup(name string, group uint32) {
+	b.begin("set group of link "+name, unix.RTM_NEWLINK, 0)
+	b.ifinfo(unix.AF_UNSPEC, 0, 0, 0)
+	b.attrString(unix.IFLA_IFNAME, name)
+	b.attr32(unix.IFLA_GROUP, group)
+}
+
+// DelGroup removes all links of a group at once, which costs the kernel hardly
+// more than one of them.
+func (b *Batch) DelGroup(group uint32) {
+	b.begin("delete link group", unix.RTM_DELLINK, 0)
+	b.ifinfo(unix.AF_UNSPEC, 0, 0, 0)
+	b.attr32(unix.IFLA_GROUP, group)
+}
+
 func boolByte(v bool) byte {
 	if v {
 		return 1
