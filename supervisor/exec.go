@@ -129,6 +129,9 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 	if err != nil {
 		return nil, 0, notRunning(t.id)
 	}
+	if req.Privileged && start.Spec.Linux != nil {
+		start.Spec.Linux.Seccomp = nil // of this copy
+	}
 	er := &ocirun.ExecRequest{
 		Spec: start.Spec, Process: req.Process, ResolveUser: true, User: req.User, SystemdCgroup: start.SystemdDriver,
 	}

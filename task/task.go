@@ -216,8 +216,10 @@ type ExecRequest struct {
 	User    string         `json:"user,omitempty"`
 	Stdio   Stdio          `json:"stdio"`
 	Detach  bool           `json:"detach,omitempty"`
-	// Privileged execs keep all capabilities and no seccomp filter.
-	Attach AttachRequest `json:"attach"`
+	// Privileged execs run without the task's seccomp filter. Their
+	// capabilities are Process's, as always.
+	Privileged bool          `json:"privileged,omitempty"`
+	Attach     AttachRequest `json:"attach"`
 }
 
 // AttachRequest says which streams a connection wants.
