@@ -106,6 +106,9 @@ type Status struct {
 	Restarts   int       `json:"restarts,omitempty"`
 	// StoppedByUser keeps `unless-stopped` and `always` apart after a reboot.
 	StoppedByUser bool `json:"stoppedByUser,omitempty"`
+	// Health is the last verdict of the health checks in this life; empty if
+	// there was none.
+	Health string `json:"health,omitempty"`
 	// ExitUnknown is set when both holders of the exit code died (see keeper).
 	ExitUnknown bool `json:"exitUnknown,omitempty"`
 }

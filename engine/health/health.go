@@ -60,6 +60,7 @@ func Start(ctx context.Context, cfg apicontainer.HealthConfig, started time.Time
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Probe{cfg: cfg, started: started, run: run, changed: changed, cancel: cancel, done: make(chan struct{})}
 	p.health.Status = apicontainer.Starting
+	p.health.Log = []*apicontainer.HealthcheckResult{}
 	go p.loop(ctx)
 	return p
 }

@@ -86,7 +86,7 @@ func (e *Engine) applyRunning(u *unit, t task.Status) {
 	restarted := st.Pid != t.Pid
 	e.save(u, func(s *container.Status) {
 		s.State, s.Pid, s.StartedAt, s.Restarts = state, t.Pid, t.StartedAt, t.Restarts
-		s.OOMKilled, s.Error = false, ""
+		s.OOMKilled, s.Error, s.Health = false, "", ""
 	})
 	if restarted {
 		e.emit(u, apievents.ActionStart, nil)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	apicontainer "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
@@ -32,11 +33,36 @@ func (e *Engine) startProbe(u *unit) {
 		func(ctx context.Context) (int, string, error) { return e.probe(ctx, u) },
 		func(s apicontainer.HealthStatus) {
 			e.emit(u, apievents.Action(string(apievents.ActionHealthStatus)+": "+string(s)), nil)
+			e.reaper.now(func() { e.saveHealth(u, started, s) })
 		})
-	if u.handle.lastHealth != nil {
+	switch known := u.status.Load().Health; {
+	case u.handle.lastHealth != nil:
 		p.Restore(*u.handle.lastHealth)
+	case known != "":
+		p.Restore(resumed(apicontainer.HealthStatus(known)))
 	}
 	u.handle.probe = p
+}
+
+// saveHealth remembers the verdict for the next daemon.
+func (e *Engine) saveHealth(u *unit, started time.Time, s apicontainer.HealthStatus) {
+	_ = u.owner.do(func() error {
+		if st := u.status.Load(); u.up() && st.StartedAt.Equal(started) && !u.isGone() {
+			e.save(u, func(st *container.Status) { st.Health = string(s) })
+		}
+		return nil
+	})
+}
+
+// resumed is the health of a container that an earlier daemon checked. Nobody
+// checked while there was no daemon, and the log says so.
+func resumed(s apicontainer.HealthStatus) apicontainer.Health {
+	now := time.Now()
+	r := &apicontainer.HealthcheckResult{Start: now, End: now, Output: "health checks were paused while the daemon was away"}
+	if s != apicontainer.Healthy {
+		r.ExitCode = 1
+	}
+	return apicontainer.Health{Status: s, Log: []*apicontainer.HealthcheckResult{r}}
 }
 
 // stopProbe ends the health checks; the results stay for inspect.
