@@ -72,8 +72,9 @@ started=1
 dockerd -H "unix://$dir/dockerd.sock" --data-root "$dir/dockerd" --exec-root "/run/$theirs" --pidfile "$dir/dockerd.pid" \
 	--bridge "$theirs" --iptables="${BENCH_IPTABLES:-false}" --ip6tables=false >"$dir/dockerd.log" 2>&1 &
 dockerd_pid=$!
+echo "{}" >"$dir/daemon.json"
 wherryd -H "unix://$dir/wherry.sock" --data-root "$dir/wherry" --exec-root "/run/$ours" --pidfile "$dir/wherry.pid" \
-	--bridge "$ours" --bip "$(subnet 252).1/24" --config-file "$dir/none.json" >"$dir/wherry.log" 2>&1 &
+	--bridge "$ours" --bip "$(subnet 252).1/24" --config-file "$dir/daemon.json" >"$dir/wherry.log" 2>&1 &
 wherryd_pid=$!
 for s in dockerd wherry; do
 	await 60 docker -H "unix://$dir/$s.sock" version
