@@ -1,54 +1,27 @@
 package overlay
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"strings"
+	"strconv"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/snapshot/tree"
 )
 
-// A base is a directory between a chain and the writable layers above it. It
-// has the mount points every container needs and the image lacks, so that
-// they are neither made in each writable layer nor seen as a change of it, and
-// a read-only root has them too. It is made once for each chain.
-const (
-	baseDir = ".base"
-	// baseVersion changes with the list below.
-	baseVersion = "1-"
-)
-
-// baseEntry is something a container expects. Nothing is made where the image
-// has anything of the name.
-type baseEntry struct {
-	path string
-	mode uint32 // type and permissions
-	link string
-}
-
-func baseEntries() []baseEntry {
-	const dir, file = unix.S_IFDIR, unix.S_IFREG
-	return []baseEntry{
-		{path: "dev", mode: dir | 0o755}, {path: "dev/pts", mode: dir | 0o755}, {path: "dev/shm", mode: dir | 0o1777},
-		{path: "proc", mode: dir | 0o755}, {path: "sys", mode: dir | 0o755},
-		{path: ".dockerenv", mode: file | 0o755},
-		{path: "etc", mode: dir | 0o755},
-		{path: "etc/hosts", mode: file | 0o644}, {path: "etc/hostname", mode: file | 0o644}, {path: "etc/resolv.conf", mode: file | 0o644},
-		{path: "etc/mtab", mode: unix.S_IFLNK, link: "/proc/mounts"},
-	}
-}
+// baseDir holds a base for each chain (see tree.MakeBase), the directory
+// between a chain and the writable layers above it.
+const baseDir = ".base"
 
 func baseName(chain digest.Digest) string {
 	if chain == "" {
-		return baseVersion + noChain
+		return strconv.Itoa(tree.BaseVersion) + "-" + noChain
 	}
-	return baseVersion + chain.Encoded()
+	return strconv.Itoa(tree.BaseVersion) + "-" + chain.Encoded()
 }
 
 // base returns the base of a chain, made if it is not there.
@@ -63,7 +36,7 @@ func (d *Driver) base(chain digest.Digest, lower []string) (string, error) {
 	defer d.baseMu.Unlock()
 	dir = filepath.Join(d.opts.Root, baseDir, baseName(chain))
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := makeBase(dir, lower); err != nil {
+		if err := tree.MakeBase(dir, lower); err != nil {
 			return "", fmt.Errorf("make the base of %s: %w", chain, err)
 		}
 	} else if err != nil {
@@ -73,97 +46,6 @@ func (d *Driver) base(chain digest.Digest, lower []string) (string, error) {
 	defer d.mu.Unlock()
 	d.bases[chain] = dir
 	return dir, nil
-}
-
-// makeBase builds a base beside its place and renames it, so that it is whole
-// or not there.
-func makeBase(dir string, lower []string) (err error) {
-	tmp := filepath.Join(filepath.Dir(dir), "new-"+rand.Text())
-	if err := os.Mkdir(tmp, 0o755); err != nil { //nolint:gosec // it becomes the root of containers
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(tmp))
-		}
-	}()
-	for _, e := range baseEntries() {
-		if err := e.make(tmp, lower); err != nil {
-			return fmt.Errorf("%s: %w", e.path, err)
-		}
-	}
-	if err := inheritTree(tmp, lower); err != nil {
-		return err
-	}
-	return os.Rename(tmp, dir)
-}
-
-// make makes the entry unless the image has something there, or has something
-// else than a directory above it.
-func (e baseEntry) make(root string, lower []string) error {
-	parent, name := path.Split(e.path)
-	for part := range strings.SplitSeq(strings.Trim(parent, "/"), "/") {
-		if part == "" {
-			continue
-		}
-		below, exists := merge(lower, part)
-		if exists && len(below) == 0 {
-			return nil
-		}
-		lower = below
-	}
-	if _, exists := merge(lower, name); exists {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Join(root, parent), 0o755); err != nil { //nolint:gosec // of a container
-		return err
-	}
-	p := filepath.Join(root, e.path)
-	switch e.mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		if err := os.MkdirAll(p, 0o755); err != nil { //nolint:gosec // of a container
-			return err
-		}
-	case unix.S_IFLNK:
-		return os.Symlink(e.link, p)
-	default:
-		if err := os.WriteFile(p, nil, 0o600); err != nil {
-			return err
-		}
-	}
-	return unix.Chmod(p, e.mode&0o7777)
-}
-
-// inheritTree gives the directories of a base, which lie over those of the
-// image, the image's owners, modes and times.
-func inheritTree(root string, lower []string) error {
-	for _, p := range []string{"etc", "dev", ""} {
-		if _, err := os.Lstat(filepath.Join(root, p)); err != nil {
-			continue
-		}
-		below := lower
-		if p != "" {
-			below, _ = merge(lower, p)
-		}
-		if len(below) == 0 {
-			continue
-		}
-		if err := copyDirAttributes(below[0], filepath.Join(root, p)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func copyDirAttributes(from, to string) error {
-	if err := copyRootAttributes(from, to); err != nil {
-		return err
-	}
-	var st unix.Stat_t
-	if err := unix.Lstat(from, &st); err != nil {
-		return err
-	}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, to, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // dropBases removes the bases of chains that no layer uses, and half-made ones.

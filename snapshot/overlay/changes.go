@@ -11,6 +11,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/snapshot"
+	"github.com/wherry-engine/wherry/snapshot/tree"
 )
 
 // Changes implements snapshot.Driver.
@@ -24,7 +25,7 @@ func (d *Driver) Changes(ctx context.Context, id container.ID) ([]snapshot.Chang
 		return nil, err
 	}
 	var list []snapshot.Change
-	err = walk(ctx, filepath.Join(d.dir(id), upperName), lower, func(e *entry) error {
+	err = tree.Walk(ctx, filepath.Join(d.dir(id), upperName), lower, func(e *tree.Entry) error {
 		more, err := changesOf(e)
 		list = append(list, more...)
 		return err
@@ -33,28 +34,28 @@ func (d *Driver) Changes(ctx context.Context, id container.ID) ([]snapshot.Chang
 	return list, err
 }
 
-func changesOf(e *entry) ([]snapshot.Change, error) {
+func changesOf(e *tree.Entry) ([]snapshot.Change, error) {
 	switch {
-	case e.isWhiteout() && e.inLower:
-		return []snapshot.Change{{Path: e.path, Kind: snapshot.Deleted}}, nil
-	case e.isWhiteout():
+	case e.IsWhiteout() && e.Lower != "":
+		return []snapshot.Change{{Path: e.Path, Kind: snapshot.Deleted}}, nil
+	case e.IsWhiteout():
 		return nil, nil
-	case !e.inLower:
-		return []snapshot.Change{{Path: e.path, Kind: snapshot.Added}}, nil
+	case e.Lower == "":
+		return []snapshot.Change{{Path: e.Path, Kind: snapshot.Added}}, nil
 	}
-	list := []snapshot.Change{{Path: e.path, Kind: snapshot.Modified}}
-	if !e.opaque {
+	list := []snapshot.Change{{Path: e.Path, Kind: snapshot.Modified}}
+	if !e.Opaque {
 		return list, nil
 	}
 	// What an opaque directory hides and does not have itself is deleted.
-	names, err := listLower(e.below)
+	names, err := tree.List(e.Below)
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range names {
 		var st unix.Stat_t
-		if unix.Lstat(e.procPath()+"/"+n, &st) != nil {
-			list = append(list, snapshot.Change{Path: path.Join(e.path, n), Kind: snapshot.Deleted})
+		if unix.Lstat(e.ProcPath()+"/"+n, &st) != nil {
+			list = append(list, snapshot.Change{Path: path.Join(e.Path, n), Kind: snapshot.Deleted})
 		}
 	}
 	return list, nil
@@ -67,16 +68,16 @@ func (d *Driver) Usage(ctx context.Context, id container.ID) (snapshot.Usage, er
 	}
 	var u snapshot.Usage
 	seen := map[uint64]bool{}
-	err := walk(ctx, filepath.Join(d.dir(id), upperName), nil, func(e *entry) error {
-		if e.st.Nlink > 1 && !e.isDir() {
-			if seen[e.st.Ino] {
+	err := tree.Walk(ctx, filepath.Join(d.dir(id), upperName), nil, func(e *tree.Entry) error {
+		if e.Stat.Nlink > 1 && !e.IsDir() {
+			if seen[e.Stat.Ino] {
 				return nil
 			}
-			seen[e.st.Ino] = true
+			seen[e.Stat.Ino] = true
 		}
 		u.Inodes++
-		if e.kind() == unix.S_IFREG || e.kind() == unix.S_IFLNK {
-			u.Bytes += e.st.Size
+		if e.Kind() == unix.S_IFREG || e.Kind() == unix.S_IFLNK {
+			u.Bytes += e.Stat.Size
 		}
 		return nil
 	})

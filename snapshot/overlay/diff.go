@@ -1,198 +1,23 @@
 package overlay
 
 import (
-	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path"
 	"path/filepath"
-	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/snapshot/tree"
 )
 
-const (
-	whiteoutPrefix = ".wh."
-	opaqueMarker   = ".wh..wh..opq"
-	xattrRecord    = "SCHILY.xattr."
-	maxXattr       = 64 << 10
-)
-
-// Diff implements snapshot.Driver. What a running container changes meanwhile
-// may be in it or not; every file is complete as far as its header says.
+// Diff implements snapshot.Driver.
 func (d *Driver) Diff(ctx context.Context, id container.ID, w io.Writer) error {
 	if _, err := d.held(id); err != nil {
 		return err
 	}
-	t := &tarWriter{tw: tar.NewWriter(w), links: map[uint64]string{}}
-	if err := walk(ctx, filepath.Join(d.dir(id), upperName), nil, t.add); err != nil {
+	t := tree.NewWriter(w)
+	if err := tree.Walk(ctx, filepath.Join(d.dir(id), upperName), nil, t.Add); err != nil {
 		return fmt.Errorf("write the difference of layer %s: %w", id.Short(), err)
 	}
-	return t.tw.Close()
-}
-
-// tarWriter writes entries as an OCI layer.
-type tarWriter struct {
-	tw    *tar.Writer
-	links map[uint64]string // files with several names, by inode
-	buf   []byte
-	attrs [2][]byte // names and value of extended attributes
-}
-
-func (t *tarWriter) add(e *entry) error {
-	name := strings.TrimPrefix(e.path, "/")
-	if e.isWhiteout() {
-		dir, base := path.Split(name)
-		return t.tw.WriteHeader(t.marker(e, dir+whiteoutPrefix+base))
-	}
-	h := &tar.Header{
-		Format: tar.FormatPAX, Name: name,
-		Mode: int64(e.st.Mode & 0o7777), Uid: int(e.st.Uid), Gid: int(e.st.Gid),
-		ModTime: time.Unix(e.st.Mtim.Unix()),
-	}
-	t.xattrs(e.procPath(), h)
-	switch e.kind() {
-	case unix.S_IFREG:
-		return t.file(e, h)
-	case unix.S_IFDIR:
-		return t.dir(e, h)
-	case unix.S_IFLNK:
-		return t.symlink(e, h)
-	case unix.S_IFCHR:
-		h.Typeflag = tar.TypeChar
-	case unix.S_IFBLK:
-		h.Typeflag = tar.TypeBlock
-	case unix.S_IFIFO:
-		h.Typeflag = tar.TypeFifo
-	default:
-		return nil // sockets are not kept in layers
-	}
-	if h.Typeflag != tar.TypeFifo {
-		h.Devmajor, h.Devminor = int64(unix.Major(e.st.Rdev)), int64(unix.Minor(e.st.Rdev))
-	}
-	return t.header(e, h)
-}
-
-// marker is the header of a file that only says something about another.
-func (*tarWriter) marker(e *entry, name string) *tar.Header {
-	return &tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: name, ModTime: time.Unix(e.st.Mtim.Unix())}
-}
-
-// header writes a header, or a link to the same file written before; it
-// reports by nil which of both.
-func (t *tarWriter) header(e *entry, h *tar.Header) error {
-	_, err := t.linked(e, h)
-	return err
-}
-
-func (t *tarWriter) linked(e *entry, h *tar.Header) (bool, error) {
-	if e.st.Nlink > 1 && !e.isDir() {
-		if first, ok := t.links[e.st.Ino]; ok {
-			h.Typeflag, h.Linkname, h.Size, h.PAXRecords = tar.TypeLink, first, 0, nil
-			return true, t.tw.WriteHeader(h)
-		}
-		t.links[e.st.Ino] = h.Name
-	}
-	return false, t.tw.WriteHeader(h)
-}
-
-func (t *tarWriter) dir(e *entry, h *tar.Header) error {
-	h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
-	if err := t.tw.WriteHeader(h); err != nil || !e.opaque {
-		return err
-	}
-	return t.tw.WriteHeader(t.marker(e, h.Name+opaqueMarker))
-}
-
-func (t *tarWriter) symlink(e *entry, h *tar.Header) error {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(int(e.dir.Fd()), e.name, buf)
-	if gone(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read link %s: %w", e.path, err)
-	}
-	h.Typeflag, h.Linkname = tar.TypeSymlink, string(buf[:n])
-	return t.header(e, h)
-}
-
-// gone reports that an entry was replaced while we looked.
-func gone(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO)
-}
-
-func (t *tarWriter) file(e *entry, h *tar.Header) error {
-	fd, err := unix.Openat(int(e.dir.Fd()), e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if gone(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open %s: %w", e.path, err)
-	}
-	f := os.NewFile(uintptr(fd), e.path)
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("stat %s: %w", e.path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil
-	}
-	h.Typeflag, h.Size = tar.TypeReg, st.Size
-	if linked, err := t.linked(e, h); linked || err != nil {
-		return err
-	}
-	if t.buf == nil {
-		t.buf = make([]byte, 256<<10)
-	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{t.tw}, io.LimitReader(f, st.Size), t.buf)
-	if err != nil {
-		return fmt.Errorf("copy %s: %w", e.path, err)
-	}
-	return t.pad(st.Size - n)
-}
-
-// pad completes a file that shrank while it was read.
-func (t *tarWriter) pad(n int64) error {
-	clear(t.buf)
-	for n > 0 {
-		k := min(n, int64(len(t.buf)))
-		if _, err := t.tw.Write(t.buf[:k]); err != nil {
-			return err
-		}
-		n -= k
-	}
-	return nil
-}
-
-// xattrs adds extended attributes, except overlayfs' own and those of the host's security modules.
-func (t *tarWriter) xattrs(p string, h *tar.Header) {
-	if t.attrs[0] == nil {
-		t.attrs = [2][]byte{make([]byte, maxXattr), make([]byte, maxXattr)}
-	}
-	buf, val := t.attrs[0], t.attrs[1]
-	n, err := unix.Llistxattr(p, buf)
-	if err != nil || n == 0 {
-		return
-	}
-	for name := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		if name != "security.capability" && !strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "user.overlay.") {
-			continue
-		}
-		m, err := unix.Lgetxattr(p, name, val)
-		if err != nil {
-			continue
-		}
-		if h.PAXRecords == nil {
-			h.PAXRecords = map[string]string{}
-		}
-		h.PAXRecords[xattrRecord+name] = string(val[:m])
-	}
+	return t.Close()
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/snapshot"
+	"github.com/wherry-engine/wherry/snapshot/tree"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -179,7 +180,7 @@ func (d *Driver) make(id container.ID, chain digest.Digest, base string) (err er
 	if err := os.Mkdir(filepath.Join(dir, workName), 0o700); err != nil {
 		return err
 	}
-	if err := copyRootAttributes(base, upper); err != nil {
+	if err := tree.CopyAttributes(base, upper); err != nil {
 		return err
 	}
 	target := string(chain)

@@ -17,6 +17,7 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/snapshot"
 	"github.com/wherry-engine/wherry/snapshot/snapshottest"
+	"github.com/wherry-engine/wherry/snapshot/tree"
 )
 
 // fixedChains is one chain of two directories.
@@ -98,7 +99,7 @@ func TestBaseLeavesImagesAlone(t *testing.T) {
 		}
 	}
 	dir := filepath.Join(t.TempDir(), "base")
-	if err := makeBase(dir, []string{lower}); err != nil {
+	if err := tree.MakeBase(dir, []string{lower}); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(map[string]string{".dockerenv": "", "sys/": ""}, snapshottest.List(t, dir)); d != "" {

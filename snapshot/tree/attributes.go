@@ -1,4 +1,4 @@
-package overlay
+package tree
 
 import (
 	"fmt"
@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyRootAttributes gives the root of a new layer the owner and mode of the
-// root below it.
-func copyRootAttributes(lower, upper string) error {
+// CopyAttributes gives a directory the owner and mode of another.
+func CopyAttributes(lower, upper string) error {
 	var st, now unix.Stat_t
 	if err := unix.Lstat(lower, &st); err != nil {
 		return fmt.Errorf("stat %s: %w", lower, err)
