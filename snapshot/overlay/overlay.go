@@ -146,7 +146,13 @@ func (d *Driver) Create(ctx context.Context, id container.ID, chain digest.Diges
 	if err != nil {
 		return err
 	}
-	base, err := d.base(chain, lower)
+	if chain != "" && len(lower) == 0 {
+		err = fmt.Errorf("the storage driver of the images has no layer directories for overlayfs: %w", errdefs.ErrFailedPrecondition)
+	}
+	base := ""
+	if err == nil {
+		base, err = d.base(chain, lower)
+	}
 	if err == nil {
 		err = d.make(id, chain, base)
 	}

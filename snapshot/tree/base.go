@@ -59,13 +59,36 @@ func MakeBase(dir string, lower []string) (err error) {
 }
 
 // FillBase makes in root the mount points that lower, which root may be itself, lacks.
+// Times of directories that are there already stay.
 func FillBase(root string, lower []string) error {
+	defer keepTimes(root, "", "etc", "dev")()
 	for _, e := range baseEntries() {
 		if err := e.make(root, lower); err != nil {
 			return fmt.Errorf("%s: %w", e.path, err)
 		}
 	}
 	return nil
+}
+
+// keepTimes returns a function that restores the times of directories.
+func keepTimes(root string, paths ...string) func() {
+	var undo []func()
+	for _, p := range paths {
+		dir := filepath.Join(root, p)
+		var st unix.Stat_t
+		if unix.Lstat(dir, &st) != nil {
+			continue
+		}
+		undo = append(undo, func() {
+			// Failing changes nothing but what a comparison reports.
+			_ = unix.UtimesNanoAt(unix.AT_FDCWD, dir, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+		})
+	}
+	return func() {
+		for _, f := range undo {
+			f()
+		}
+	}
 }
 
 // make makes the entry unless the image has something there, or has something
@@ -134,4 +157,14 @@ func copyDirAttributes(from, to string) error {
 		return err
 	}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, to, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// BasePaths lists the mount points, as absolute paths.
+func BasePaths() []string {
+	entries := baseEntries()
+	list := make([]string, 0, len(entries))
+	for _, e := range entries {
+		list = append(list, "/"+e.path)
+	}
+	return list
 }
