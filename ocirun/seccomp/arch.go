@@ -12,6 +12,10 @@ import (
 // x32Bit marks the calls of x32, which shares its audit number with x86_64.
 const x32Bit = 0x40000000
 
+// notX32 are calls of x86_64 that x32 lacks.
+const notX32 = "uselib _sysctl create_module get_kernel_syms query_module nfsservctl set_thread_area get_thread_area " +
+	"epoll_ctl_old epoll_wait_old vserver map_shadow_stack uretprobe uprobe"
+
 // abi is one way into the kernel.
 type abi struct {
 	name  specs.Arch
@@ -30,6 +34,9 @@ var abis = sync.OnceValue(func() []*abi {
 		x32 := &abi{name: specs.ArchX32, audit: native.audit, wide: true, calls: map[string]uint32{}}
 		for name, nr := range native.calls {
 			x32.calls[name] = nr | x32Bit
+		}
+		for name := range strings.FieldsSeq(notX32) {
+			delete(x32.calls, name)
 		}
 		for name, nr := range parse("", 0, true, callsX32).calls {
 			x32.calls[name] = nr | x32Bit

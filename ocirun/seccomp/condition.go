@@ -103,7 +103,9 @@ func condition(a specs.LinuxSeccompArg, wide bool) ([]test, error) {
 		upper = []test{compare(opJgt, vhi, fail, next), compare(opJeq, vhi, next, pass)}
 		lower = []test{compare(opJgt, vlo, fail, pass)}
 	case specs.OpMaskedEqual:
-		wlo, whi := uint32(a.ValueTwo), uint32(a.ValueTwo>>32)
+		// Bits of the value outside of the mask do not count, as in libseccomp.
+		want := a.ValueTwo & a.Value
+		wlo, whi := uint32(want), uint32(want>>32)
 		upper = []test{plain(bpf.RawInstruction{Op: opAnd, K: vhi}), compare(opJeq, whi, next, fail)}
 		lower = []test{plain(bpf.RawInstruction{Op: opAnd, K: vlo}), compare(opJeq, wlo, pass, fail)}
 	default:

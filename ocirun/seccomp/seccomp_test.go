@@ -120,7 +120,7 @@ func holds(c specs.LinuxSeccompArg, v uint64, wide bool) bool {
 	case specs.OpLessEqual:
 		return v <= w
 	case specs.OpMaskedEqual:
-		return v&w == w2
+		return v&w == w2&w
 	}
 	panic(c.Op)
 }
