@@ -319,12 +319,18 @@ func pull(s settings) func(*engine) (float64, error) {
 	return func(e *engine) (float64, error) {
 		ref := s.registry + "/debian"
 		_, _ = e.raw("DELETE", "/images/"+ref+":latest?force=1", nil)
+		time.Sleep(3 * time.Second) // until what the image was made of is collected
 		return timed(func() error {
 			data, err := e.raw("POST", "/images/create?fromImage="+ref+"&tag=latest", nil)
-			if err == nil && strings.Contains(string(data), `"errorDetail"`) {
-				err = fmt.Errorf("%s: pull: %.300s", e.name, data)
+			switch text := string(data); {
+			case err != nil:
+				return err
+			case strings.Contains(text, `"errorDetail"`):
+				return fmt.Errorf("%s: pull: %.300s", e.name, text)
+			case strings.Contains(text, "Already exists"), strings.Contains(text, "up to date"), !strings.Contains(text, "Pull complete"):
+				return fmt.Errorf("%s: the image was not pulled anew: %.300s", e.name, text)
 			}
-			return err
+			return nil
 		})
 	}
 }
