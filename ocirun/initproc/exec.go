@@ -44,6 +44,7 @@ func (s *setup) exec() error {
 	if err != nil {
 		return err
 	}
+	heedSignals()
 	if p.Init {
 		return s.becomeReaper(file)
 	}
