@@ -19,6 +19,8 @@ import (
 	"github.com/google/nftables"
 	apinetwork "github.com/moby/moby/api/types/network"
 
+	"github.com/wherry-engine/wherry/dataplane"
+	"github.com/wherry-engine/wherry/dataplane/client"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/network/netns"
 	"github.com/wherry-engine/wherry/network/rtnl"
@@ -98,6 +100,8 @@ type host struct {
 	o     Options
 	store *memStore
 	next  *os.File // the neighbour's namespace
+	// stop ends the net helper.
+	stop func()
 }
 
 const (
@@ -117,18 +121,34 @@ func newHost(t testing.TB, change func(*Options)) *host {
 	if change != nil {
 		change(&h.o)
 	}
+	h.helper()
 	h.start()
 	t.Cleanup(func() {
 		if err := h.m.Shutdown(true); err != nil {
 			t.Errorf("shut down: %v", err)
 		}
+		h.stop()
 		h.noLeaks()
 	})
 	return h
 }
 
+// helper runs the net helper in this process.
+func (h *host) helper() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- dataplane.Run(ctx, h.o.ExecRoot, slog.New(slog.DiscardHandler)) }()
+	h.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Errorf("net helper: %v", err)
+		}
+	}
+}
+
 func (h *host) start() {
 	h.t.Helper()
+	h.o.DataPlane = client.New(h.o.ExecRoot)
 	m, err := New(context.Background(), h.o)
 	if err != nil {
 		h.t.Fatal(err)
