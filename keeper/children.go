@@ -25,9 +25,9 @@ type role struct {
 
 const (
 	firstDelay = 20 * time.Millisecond
-	maxDelay   = 5 * time.Second
+	maxDelay   = time.Second
 	// grown is how long a helper must live for its death to be an accident and not a habit.
-	grown = 5 * time.Second
+	grown = 3 * time.Second
 	// patience is how long helpers may take to end.
 	patience = 5 * time.Second
 )

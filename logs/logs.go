@@ -20,7 +20,8 @@ const (
 
 // Message is one line, or a piece of one longer than the driver's limit
 // (Partial is then true for all pieces but the last). Line includes its newline
-// when the container wrote one.
+// when the container wrote one. Readers may reuse Line and Attrs for the next
+// message: they are valid until it is asked for.
 type Message struct {
 	Stream  Stream
 	Time    time.Time
@@ -33,6 +34,12 @@ type Message struct {
 // bytes as they came from the stream and splits lines itself.
 type Writer interface {
 	Write(s Stream, p []byte, now time.Time) error
+	// Pending returns what was written of a line that is not finished, and thus
+	// not in the log yet.
+	Pending(s Stream) []byte
+	// Position tells where the log ends: the inode of its current file, and its size.
+	Position() (ino uint64, size int64)
+	// Close logs unfinished lines, too.
 	Close() error
 }
 

@@ -76,6 +76,28 @@ func (sp *Splitter) Flush(emit Emit) error {
 	return first
 }
 
+// SkipLines returns what follows the first n lines (or pieces of lines that are
+// too long) of p. If there are fewer, the unfinished last line is left out too:
+// it was flushed as one.
+func SkipLines(p []byte, n int) []byte {
+	if n <= 0 {
+		return p
+	}
+	var sp Splitter
+	lines, length := 0, 0
+	_ = sp.Write(Stdout, p, func(_ Stream, line []byte, _ bool) error {
+		if lines < n {
+			lines++
+			length += len(line)
+		}
+		return nil
+	})
+	if lines < n {
+		return nil
+	}
+	return p[length:]
+}
+
 // Pending returns the unfinished line of a stream.
 func (sp *Splitter) Pending(s Stream) []byte { return sp.pending[s] }
 

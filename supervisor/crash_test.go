@@ -116,6 +116,51 @@ func TestSupervisorKilled(t *testing.T) {
 	}
 }
 
+// TestLogIsCompleteAcrossKills kills the supervisor while it is busy with
+// output of all kinds: nothing may be missing, nothing be there twice.
+func TestLogIsCompleteAcrossKills(t *testing.T) {
+	b := newBox(t)
+	const n = 700000
+	for _, tt := range []struct {
+		name, script, driver string
+		options              map[string]string
+		terminal             bool
+		want                 func() string
+	}{
+		{"flat out", fmt.Sprintf("seq 1 %d", n), "json-file", nil, false, func() string { return counted(n) }},
+		{"local", fmt.Sprintf("seq 1 %d", n), "local", nil, false, func() string { return counted(n) }},
+		{"rotating", fmt.Sprintf("seq 1 %d", n), "json-file", map[string]string{"max-size": "3m", "max-file": "100"}, false, func() string { return counted(n) }},
+		{"compressing", fmt.Sprintf("seq 1 %d", n), "local", map[string]string{"max-size": "1m", "max-file": "100"}, false, func() string { return counted(n) }},
+		{"unfinished lines", "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); printf $i; usleep 100; printf ' x\n'; done", "json-file", nil, false, func() string {
+			return strings.ReplaceAll(counted(3000), "\n", " x\n")
+		}},
+		{"terminal", fmt.Sprintf("seq 1 %d", n/20), "json-file", nil, true, func() string { return strings.ReplaceAll(counted(n/20), "\n", "\r\n") }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			req := b.request(tt.script + "; exit 3")
+			req.Log.Driver, req.Log.Options, req.Stdio.Terminal = tt.driver, tt.options, tt.terminal
+			b.start(req, task.StartFiles{})
+			kills := 0
+			for range 12 {
+				time.Sleep(time.Duration(5+rand.IntN(30)) * time.Millisecond)
+				if st, err := b.client.Status(b.ctx, req.ID); err != nil || st.State != task.Running {
+					break
+				}
+				kill(t, b.inv.SupervisorPid)
+				b.reconnect()
+				kills++
+			}
+			if st := b.awaitExit(req.ID); st.ExitCode != 3 {
+				t.Errorf("status is %+v", st)
+			}
+			got, want := b.log(req), tt.want()
+			if got != want {
+				t.Errorf("after %d kills the log differs: %s", kills, firstDifference(got, want))
+			}
+		})
+	}
+}
+
 func TestExitWhileSupervisorIsAway(t *testing.T) {
 	b := newBox(t)
 	req := b.request("usleep 200000; exit 21")

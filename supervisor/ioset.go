@@ -168,10 +168,10 @@ func (st *stream) ready(uint32) {
 // pump reads until there is nothing more for now, and tells whether the stream
 // has ended. The buffer is borrowed while it runs.
 func (st *stream) pump() (ended bool) {
-	buf := getChunk()
-	defer putChunk(buf)
+	buf := st.set.sink.borrow()
+	defer buf.giveBack()
 	for {
-		n, err := unix.Read(st.fd, *buf)
+		n, err := buf.read(st.fd, st.kind)
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
@@ -179,7 +179,7 @@ func (st *stream) pump() (ended bool) {
 		case err != nil || n <= 0: // EIO: nobody holds the terminal any more
 			return true
 		default:
-			st.set.deliver(st.kind, (*buf)[:n])
+			st.set.deliver(st.kind, buf, n)
 		}
 	}
 }
@@ -204,14 +204,15 @@ func (s *ioset) end(st *stream) {
 }
 
 // deliver logs output and sends it to the clients that want it.
-func (s *ioset) deliver(kind logs.Stream, p []byte) {
-	s.sink.write(kind, p)
+func (s *ioset) deliver(kind logs.Stream, b *chunk, n int) {
+	s.sink.write(kind, b, n)
 	s.mu.Lock()
 	clients := s.clients // replaced, never changed in place
 	s.mu.Unlock()
 	for _, c := range clients {
-		c.send(kind, p)
+		c.send(kind, b.mem[:n])
 	}
+	b.reset()
 }
 
 // waitDrained returns when all output was copied, or after a while if someone
@@ -351,11 +352,3 @@ func (s *ioset) detach(c *client) {
 	}
 	s.clients = rest
 }
-
-// chunkSize is how much is read at once (bytes): what a pipe holds.
-const chunkSize = 64 << 10
-
-var chunks = sync.Pool{New: func() any { return new(make([]byte, chunkSize)) }}
-
-func getChunk() *[]byte  { return chunks.Get().(*[]byte) }
-func putChunk(b *[]byte) { chunks.Put(b) }

@@ -46,6 +46,7 @@ func (s *Supervisor) recover(ctx context.Context) error {
 	for _, id := range leftovers {
 		s.cleanLeftover(ctx, id)
 	}
+	s.spool.dropLeft()
 	for name, set := range sets {
 		if strings.HasPrefix(name, "exec/") {
 			s.recoverExec(set)
@@ -158,7 +159,10 @@ func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []strin
 	if err != nil {
 		return err
 	}
-	sink, err := openSink(req.Log)
+	sink, err := s.openSink(t.id, req.Log)
+	if err == nil {
+		err = sink.recover(ctx)
+	}
 	if err != nil {
 		s.log.Error("cannot go on with a log", "task", t.id, "err", err)
 	}

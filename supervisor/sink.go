@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,15 +14,22 @@ import (
 
 // sink is where a task's output is logged. In blocking mode the writer of the
 // log is called by the stream that has data, so that a slow disk slows the
-// container down; in non-blocking mode a goroutine that lives while there is
-// something to write takes it from a bounded queue, and what does not fit is
-// dropped and counted. Errors of the log never reach the container.
+// container down, and no output is lost even if the supervisor is killed (see
+// spool). In non-blocking mode a goroutine that lives while there is something
+// to write takes it from a bounded queue, and what does not fit is dropped and
+// counted. Errors of the log never reach the container.
 type sink struct {
+	id      string
+	conf    driver.Config
+	spool   *spool
+	journal *journal
 	none    bool // nothing is logged
 	dropped atomic.Uint64
 
 	mu     sync.Mutex // the writer's owner
 	w      logs.Writer
+	tailed [3]bool // a tail is saved, by stream
+
 	lastMu sync.Mutex
 	last   string // last error
 
@@ -38,52 +47,84 @@ type entry struct {
 	at     time.Time
 }
 
-func openSink(l task.Log) (*sink, error) {
-	w, opts, err := driver.NewWriter(driver.Config{Driver: l.Driver, Path: l.Path, Options: l.Options, Attrs: l.Attrs})
+// batches numbers what is logged, across supervisors.
+var batches atomic.Uint64
+
+func nextBatch() uint64 {
+	batches.CompareAndSwap(0, uint64(time.Now().UnixNano()))
+	return batches.Add(1)
+}
+
+func (s *Supervisor) openSink(id string, l task.Log) (*sink, error) {
+	conf := driver.Config{Driver: l.Driver, Path: l.Path, Options: l.Options, Attrs: l.Attrs}
+	w, opts, err := driver.NewWriter(conf)
 	if err != nil {
 		return nil, err
 	}
-	s := &sink{w: w, none: w == nil}
-	s.idle.L = &s.qmu
+	k := &sink{id: id, conf: conf, w: w, none: w == nil, spool: s.spool, journal: s.journal}
+	k.idle.L = &k.qmu
 	if opts.NonBlocking {
-		s.bound = opts.BufferSize
+		k.bound = opts.BufferSize
 	}
-	return s, nil
+	return k, nil
 }
 
-// write logs p, which the caller may reuse afterwards.
-func (s *sink) write(stream logs.Stream, p []byte) {
+// write logs the first n bytes of c.
+func (s *sink) write(stream logs.Stream, c *chunk, n int) {
 	if s == nil || s.none {
 		return
 	}
 	now := time.Now()
 	if s.bound == 0 {
-		s.log(stream, p, now)
+		s.log(stream, c.mem[:n], now, c.slot)
 		return
 	}
 	s.qmu.Lock()
 	defer s.qmu.Unlock()
-	if s.held+int64(len(p)) > s.bound {
-		s.dropped.Add(uint64(len(p)))
+	if s.held+int64(n) > s.bound {
+		s.dropped.Add(uint64(n))
 		return
 	}
-	s.held += int64(len(p))
-	s.queue = append(s.queue, entry{stream, append([]byte(nil), p...), now})
+	s.held += int64(n)
+	s.queue = append(s.queue, entry{stream, append([]byte(nil), c.mem[:n]...), now})
 	if !s.busy {
 		s.busy = true
 		go s.drain()
 	}
 }
 
-func (s *sink) log(stream logs.Stream, p []byte, now time.Time) {
+// log writes p, which lies in the slot if there is one.
+func (s *sink) log(stream logs.Stream, p []byte, now time.Time, sl *slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.w == nil {
 		return // closed
 	}
+	batch := uint64(0)
+	if sl != nil {
+		batch = nextBatch()
+		ino, size := s.w.Position()
+		sl.logging(ino, size, batch)
+	}
 	if err := s.w.Write(stream, p, now); err != nil {
 		s.failed(err)
 	}
+	if sl != nil {
+		s.saveTail(stream, batch)
+	}
+}
+
+// saveTail keeps the unfinished line of a stream, if there is or was one.
+// Called with s.mu held.
+func (s *sink) saveTail(stream logs.Stream, batch uint64) {
+	pending := s.w.Pending(stream)
+	if len(pending) == 0 && !s.tailed[stream] {
+		return
+	}
+	if err := s.journal.saveTail(s.id, stream, tail{batch, pending}); err != nil {
+		s.failed(err)
+	}
+	s.tailed[stream] = len(pending) > 0
 }
 
 func (s *sink) failed(err error) {
@@ -106,7 +147,7 @@ func (s *sink) drain() {
 		}
 		s.qmu.Unlock()
 		for _, e := range batch {
-			s.log(e.stream, e.data, e.at)
+			s.log(e.stream, e.data, e.at, nil)
 			s.qmu.Lock()
 			s.held -= int64(len(e.data))
 			s.qmu.Unlock()
@@ -125,7 +166,7 @@ func (s *sink) report(st *task.Status) {
 	s.lastMu.Unlock()
 }
 
-// close writes what is left.
+// close writes what is left, unfinished lines included.
 func (s *sink) close() {
 	if s == nil || s.none {
 		return
@@ -143,5 +184,67 @@ func (s *sink) close() {
 	if err := s.w.Close(); err != nil {
 		s.failed(err)
 	}
+	for stream := range s.tailed {
+		if s.tailed[stream] {
+			if err := s.journal.saveTail(s.id, logs.Stream(stream), tail{}); err != nil {
+				s.failed(err)
+			}
+		}
+	}
 	s.w = nil
+}
+
+// recover logs what an earlier supervisor had read and not logged. It is called
+// before anything else is logged.
+func (s *sink) recover(ctx context.Context) error {
+	if s == nil || s.none {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	left := s.spool.takeLeft(s.id)
+	for stream := logs.Stdout; stream <= logs.Stderr; stream++ {
+		t, err := s.journal.loadTail(s.id, stream)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		s.tailed[stream] = len(t.text) > 0
+		text := t.text
+		skip := 0 // lines of text that are in the log already
+		for _, sl := range left {
+			if sl.stream() != stream {
+				continue
+			}
+			ino, size, begun := sl.position()
+			if begun && sl.batch() == t.batch {
+				continue // it is in the log, and the tail was kept
+			}
+			text = append(text, sl.content()...)
+			if !begun { // from now on it is, should we be killed as well
+				ino, size := s.w.Position()
+				sl.note(len(sl.content()))
+				sl.logging(ino, size, nextBatch())
+				continue
+			}
+			n, err := driver.CountAfter(ctx, s.conf, stream, ino, size)
+			if err != nil {
+				errs = append(errs, err)
+			}
+			skip += n
+		}
+		if len(text) == 0 {
+			continue
+		}
+		text = logs.SkipLines(text, skip)
+		batch := nextBatch()
+		if err := s.w.Write(stream, text, time.Now()); err != nil {
+			errs = append(errs, err)
+		}
+		s.saveTail(stream, batch)
+	}
+	for _, sl := range left {
+		s.spool.put(sl)
+	}
+	return errors.Join(errs...)
 }

@@ -243,7 +243,7 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 		t.hasRoot = true
 		t.mu.Unlock()
 	}
-	if l.sink, err = openSink(req.Log); err != nil {
+	if l.sink, err = t.s.openSink(t.id, req.Log); err != nil {
 		return err
 	}
 	l.pipes = &pipes{stdin: -1, stdout: -1, stderr: -1}

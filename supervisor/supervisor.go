@@ -40,6 +40,7 @@ type Supervisor struct {
 	keep    *keeperLink
 	journal *journal
 	events  *eventLog
+	spool   *spool
 	roots   *roots
 	waits   *waits
 	seccomp *profileCache
@@ -65,6 +66,9 @@ func newSupervisor(o options) (*Supervisor, error) {
 	}
 	if s.events, err = openEventLog(o.execRoot); err != nil {
 		return nil, fmt.Errorf("event log: %w", err)
+	}
+	if s.spool, err = openSpool(o.execRoot); err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
 	}
 	s.keep = &keeperLink{s: s, exited: newExitTable()}
 	s.roots = &roots{rt: o.rt, keep: s.keep, m: map[string]*root{}}

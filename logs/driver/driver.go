@@ -2,6 +2,7 @@
 package driver
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -40,6 +41,18 @@ func NewWriter(c Config) (logs.Writer, logs.Options, error) {
 		return w, o, nil
 	}
 	return nil, o, nil
+}
+
+// CountAfter returns how many lines of a stream were logged since a writer's
+// Position was ino and size.
+func CountAfter(ctx context.Context, c Config, s logs.Stream, ino uint64, size int64) (int, error) {
+	switch c.Driver {
+	case logs.JSONFile:
+		return jsonfile.CountAfter(ctx, c.Path, s, ino, size)
+	case logs.Local:
+		return local.CountAfter(ctx, c.Path, s, ino, size)
+	}
+	return 0, nil
 }
 
 // NewReader reads a log. A driver that keeps none answers NotImplemented.

@@ -25,6 +25,11 @@ func (r *Reader) Read(ctx context.Context, opts logs.ReadOptions) iter.Seq2[logs
 	return rotate.Read(ctx, r.path, func() rotate.Codec { return new(codec) }, opts)
 }
 
+// CountAfter returns how many lines of a stream follow a writer's Position.
+func CountAfter(ctx context.Context, path string, s logs.Stream, ino uint64, size int64) (int, error) {
+	return rotate.CountAfter(ctx, path, func() rotate.Codec { return new(codec) }, s, ino, size)
+}
+
 // codec parses lines; scratch holds text that had escapes.
 type codec struct {
 	scratch []byte

@@ -90,6 +90,9 @@ func (w *Writer) Flush(now time.Time) error {
 // Pending returns the unfinished line of a stream.
 func (w *Writer) Pending(s logs.Stream) []byte { return w.lines.Pending(s) }
 
+// Position tells where the log ends.
+func (w *Writer) Position() (ino uint64, size int64) { return w.file.Position() }
+
 // Close flushes and closes the log.
 func (w *Writer) Close() error {
 	return errors.Join(w.Flush(time.Now()), w.file.Close())

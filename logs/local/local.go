@@ -100,6 +100,9 @@ func (w *Writer) Flush(now time.Time) error { return w.batch(now, w.lines.Flush)
 // Pending returns the unfinished line of a stream.
 func (w *Writer) Pending(s logs.Stream) []byte { return w.lines.Pending(s) }
 
+// Position tells where the log ends.
+func (w *Writer) Position() (ino uint64, size int64) { return w.file.Position() }
+
 // Close flushes and closes the log.
 func (w *Writer) Close() error {
 	return errors.Join(w.Flush(time.Now()), w.file.Close())
@@ -156,6 +159,11 @@ func NewReader(path string) *Reader { return &Reader{path} }
 // Read yields the log's lines. Line is valid until the next one is asked for.
 func (r *Reader) Read(ctx context.Context, opts logs.ReadOptions) iter.Seq2[logs.Message, error] {
 	return rotate.Read(ctx, r.path, func() rotate.Codec { return new(codec) }, opts)
+}
+
+// CountAfter returns how many lines of a stream follow a writer's Position.
+func CountAfter(ctx context.Context, path string, s logs.Stream, ino uint64, size int64) (int, error) {
+	return rotate.CountAfter(ctx, path, func() rotate.Codec { return new(codec) }, s, ino, size)
 }
 
 type codec struct{ attrs map[string]string }

@@ -40,6 +40,7 @@ type File struct {
 	opts Options
 	f    *os.File
 	size int64
+	ino  uint64
 
 	packing sync.WaitGroup // the one compression in the background
 	packErr error          // of the last one; read after packing.Wait
@@ -92,6 +93,9 @@ func (f *File) open(flag int) error {
 		return errors.Join(err, file.Close())
 	}
 	f.f, f.size = file, fi.Size()
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		f.ino = st.Ino
+	}
 	if f.size == 0 && len(f.opts.Header) > 0 {
 		n, err := file.Write(f.opts.Header)
 		f.size = int64(n)
@@ -109,8 +113,8 @@ func (f *File) Room() int64 {
 	return max(f.opts.MaxSize-f.size, 0)
 }
 
-// Size of the current file.
-func (f *File) Size() int64 { return f.size }
+// Position tells where the log ends: the current file's inode and size.
+func (f *File) Position() (ino uint64, size int64) { return f.ino, f.size }
 
 // Write appends whole records. On a full disk what was written of them is taken
 // back as far as possible, so that the file ends with a whole record.
