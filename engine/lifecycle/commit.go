@@ -46,11 +46,16 @@ func (e *Engine) Commit(ctx context.Context, req container.CommitRequest) (strin
 	if err != nil {
 		return "", err
 	}
+	e.refreshOwned(ctx, u)
 	if req.Pause && u.status.Load().State == container.StateRunning {
-		if err := e.Pause(ctx, string(u.id)); err != nil {
+		err := e.Pause(ctx, string(u.id))
+		if err != nil && u.status.Load().State == container.StateRunning {
 			return "", err
 		}
 		defer func() {
+			if err != nil {
+				return // it ended meanwhile, or somebody paused it
+			}
 			if err := e.Unpause(context.WithoutCancel(ctx), string(u.id)); err != nil {
 				e.log.Error("unpause after commit", "container", u.id, "err", err)
 			}

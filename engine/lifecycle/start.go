@@ -104,6 +104,10 @@ func explainStart(err error) (int, error) {
 	if !errors.As(err, &create) {
 		return codeFailed, err
 	}
+	text := err.Error()
+	if !errdefs.IsInvalidArgument(err) && (!strings.Contains(text, "mount") || !strings.Contains(text, "not a directory")) {
+		return codeFailed, err
+	}
 	return explain(err)
 }
 

@@ -1,0 +1,341 @@
+package lifecycle
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+	apicontainer "github.com/moby/moby/api/types/container"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/task"
+)
+
+func request(name string, cmd ...string) container.CreateRequest {
+	return container.CreateRequest{
+		Name: name, Config: &apicontainer.Config{Image: "busybox", Cmd: cmd}, HostConfig: &apicontainer.HostConfig{},
+	}
+}
+
+func create(t *testing.T, e *Engine, req container.CreateRequest) string {
+	t.Helper()
+	c, err := e.Create(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(c.ID)
+}
+
+func status(t *testing.T, e *Engine, ref string) *apicontainer.State {
+	t.Helper()
+	c, err := e.Inspect(t.Context(), ref, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.State
+}
+
+func TestLife(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine()
+	id := create(t, e, request("one", "sleep", "9"))
+	if err := e.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(t.Context(), id[:12]); !errdefs.IsNotModified(err) {
+		t.Errorf("second start: %v", err)
+	}
+	if err := e.Delete(t.Context(), "one", container.DeleteRequest{}); !errdefs.IsConflict(err) {
+		t.Errorf("remove while running: %v", err)
+	}
+	if err := w.tasks.Exit(id, 3); err != nil {
+		t.Fatal(err)
+	}
+	if st := status(t, e, "one"); st.Status != "exited" || st.ExitCode != 3 || st.Running {
+		t.Errorf("after the exit: %+v", st)
+	}
+	if n := w.nets.count(); n != 0 {
+		t.Errorf("%d sandboxes are open after the exit", n)
+	}
+	if err := e.Delete(t.Context(), "one", container.DeleteRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"container create", "container start", "container die", "container destroy",
+	}
+	if diff := cmp.Diff(want, w.bus.take()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	eventually(t, "layer removed", func() bool { return w.laid.count() == 0 })
+}
+
+func TestNames(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine()
+	id := create(t, e, request("taken"))
+	if _, err := e.Create(t.Context(), request("taken")); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), id) {
+		t.Errorf("name in use: %v", err)
+	}
+	if _, err := e.Create(t.Context(), request("a/b")); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("bad name: %v", err)
+	}
+	if err := e.Rename(t.Context(), "taken", "other"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.index.find("taken"); !errdefs.IsNotFound(err) || err.Error() != "No such container: taken" {
+		t.Errorf("old name: %v", err)
+	}
+	second := create(t, e, request("taken"))
+	if _, err := e.Create(t.Context(), container.CreateRequest{Config: &apicontainer.Config{Image: "nope"}}); !errdefs.IsNotFound(err) {
+		t.Errorf("unknown image: %v", err)
+	}
+	e.index.units["abc"], e.index.units["abd"] = e.index.get(container.ID(id)), e.index.get(container.ID(second))
+	if _, err := e.index.find("ab"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("ambiguous prefix: %v", err)
+	}
+	delete(e.index.units, "abc")
+	delete(e.index.units, "abd")
+}
+
+func TestAutoRemove(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine()
+	req := request("auto")
+	req.HostConfig.AutoRemove = true
+	req.Config.Volumes = map[string]struct{}{"/data": {}}
+	id := create(t, e, req)
+	if err := e.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.tasks.Exit(id, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "container removed", func() bool { return e.index.get(container.ID(id)) == nil })
+	eventually(t, "all released", func() bool { return w.laid.count()+w.nets.count()+w.vols.count() == 0 })
+}
+
+func TestStartFails(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		err  error
+		code int
+		is   func(error) bool
+	}{
+		{"missing", errdefs.ErrInvalidArgument.WithMessage(`exec: "x": executable file not found in $PATH`), 127, errdefs.IsInvalidArgument},
+		{"not allowed", errdefs.ErrInvalidArgument.WithMessage(`exec: "/etc": permission denied`), 126, errdefs.IsInvalidArgument},
+		{"engine", errdefs.ErrInternal.WithMessage("open log: no such file or directory"), 128, errdefs.IsInternal},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			e, _ := w.engine()
+			w.tasks.OnStart = func(task.StartRequest) error { return tc.err }
+			id := create(t, e, request("cc"))
+			err := e.Start(t.Context(), id)
+			if !tc.is(err) || !strings.HasPrefix(err.Error(), "failed to create task for container: ") {
+				t.Errorf("error: %v", err)
+			}
+			if st := status(t, e, id); st.ExitCode != tc.code || st.Status != "created" || st.Error == "" {
+				t.Errorf("state: %+v", st)
+			}
+			if n := w.nets.count(); n != 0 {
+				t.Errorf("%d sandboxes left", n)
+			}
+		})
+	}
+}
+
+func TestNetworkFails(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine()
+	w.nets.fail = errdefs.ErrFailedPrecondition.WithMessage("port is already allocated")
+	id := create(t, e, request("cc"))
+	if err := e.Start(t.Context(), id); err == nil || !strings.Contains(err.Error(), "port is already allocated") {
+		t.Errorf("error: %v", err)
+	}
+	if _, ok := w.tasks.Request(id); ok {
+		t.Error("a task was started")
+	}
+}
+
+func TestDaemonAway(t *testing.T) {
+	w := newWorld(t)
+	e, stop := w.engine()
+	runs, ends := create(t, e, request("runs")), create(t, e, request("ends"))
+	lost := create(t, e, request("lost"))
+	req := request("auto")
+	req.HostConfig.AutoRemove = true
+	auto := create(t, e, req)
+	for _, id := range []string{runs, ends, lost, auto} {
+		if err := e.Start(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	w.bus.take()
+	for id, code := range map[string]int{ends: 7, auto: 0} {
+		if err := w.tasks.Exit(id, code); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.tasks.Delete(t.Context(), lost, true); err != nil {
+		t.Fatal(err)
+	}
+	e, _ = w.engine()
+	if st := status(t, e, "runs"); !st.Running || st.Pid == 0 {
+		t.Errorf("runs: %+v", st)
+	}
+	if st := status(t, e, "ends"); st.ExitCode != 7 || st.Running {
+		t.Errorf("ends: %+v", st)
+	}
+	if st := status(t, e, "lost"); st.Running || st.ExitCode != unknownExit || st.Error == "" {
+		t.Errorf("lost: %+v", st)
+	}
+	eventually(t, "auto removed", func() bool { return e.index.get(container.ID(auto)) == nil })
+	if n := w.nets.count(); n != 1 {
+		t.Errorf("%d sandboxes are open, want 1", n)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	w := newWorld(t)
+	e, stop := w.engine()
+	id := create(t, e, request("going"))
+	u := e.index.get(container.ID(id))
+	if err := e.beginRemove(t.Context(), u, false); err != nil {
+		t.Fatal(err)
+	}
+	orphan := container.ID(strings.Repeat("f", 64))
+	w.laid.layers[orphan] = true
+	if err := os.Mkdir(e.dir(orphan), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.tasks.Start(t.Context(), task.StartRequest{ID: string(orphan)}, task.StartFiles{}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	e, _ = w.engine()
+	if _, err := e.index.find("going"); !errdefs.IsNotFound(err) {
+		t.Errorf("a removal was not finished: %v", err)
+	}
+	if _, err := w.tasks.Status(t.Context(), string(orphan)); !errdefs.IsNotFound(err) {
+		t.Errorf("a task without container lives on: %v", err)
+	}
+	eventually(t, "layers collected", func() bool { return w.laid.count() == 0 })
+	left, err := filepath.Glob(filepath.Join(w.dir, "containers", "*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}
+
+func TestPolicyAtBoot(t *testing.T) {
+	w := newWorld(t)
+	e, stop := w.engine()
+	ids := map[string]string{}
+	for _, p := range []apicontainer.RestartPolicyMode{"no", "always", "unless-stopped"} {
+		for _, byUser := range []bool{false, true} {
+			name := string(p)
+			if byUser {
+				name += "-stopped"
+			}
+			req := request(name)
+			req.HostConfig.RestartPolicy.Name = p
+			ids[name] = create(t, e, req)
+			if err := e.Start(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			if byUser {
+				if err := e.Stop(t.Context(), name, container.StopRequest{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	stop()
+	for _, id := range ids { // as after a reboot
+		_ = w.tasks.Delete(t.Context(), id, true)
+	}
+	e, _ = w.engine()
+	want := map[string]bool{"no": false, "no-stopped": false, "always": true, "always-stopped": true, "unless-stopped": true, "unless-stopped-stopped": false}
+	for name, up := range want {
+		if !up {
+			continue
+		}
+		eventually(t, name+" runs", func() bool { return status(t, e, name).Running })
+	}
+	for name, up := range want {
+		if got := status(t, e, name).Running; got != up {
+			t.Errorf("%s: running %v, want %v", name, got, up)
+		}
+	}
+}
+
+func TestWait(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine()
+	id := create(t, e, request("cc"))
+	type answer struct {
+		cond container.WaitCondition
+		res  container.WaitResult
+		err  error
+	}
+	ch := make(chan answer, 3)
+	wait := func(cond container.WaitCondition) {
+		begun := make(chan struct{})
+		go func() {
+			res, err := e.Wait(t.Context(), id, container.WaitRequest{Condition: cond, Begin: func() { close(begun) }})
+			ch <- answer{cond, res, err}
+		}()
+		<-begun
+	}
+	wait("next-exit")
+	wait("removed")
+	if err := e.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.tasks.Exit(id, 4); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-ch; a.cond != "next-exit" || a.res.ExitCode != 4 || a.err != nil {
+		t.Errorf("first answer: %+v", a)
+	}
+	if res, err := e.Wait(t.Context(), id, container.WaitRequest{}); err != nil || res.ExitCode != 4 {
+		t.Errorf("wait for what ended: %+v %v", res, err)
+	}
+	if err := e.Delete(t.Context(), id, container.DeleteRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-ch; a.cond != "removed" || a.res.ExitCode != 4 {
+		t.Errorf("second answer: %+v", a)
+	}
+	if _, err := e.Wait(t.Context(), id, container.WaitRequest{}); !errdefs.IsNotFound(err) {
+		t.Errorf("wait for what is gone: %v", err)
+	}
+}
+
+func TestStartRequest(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine()
+	req := request("cc", "true")
+	req.Config.Env = []string{"A=own", "B=2"}
+	req.Config.User = "alice"
+	req.HostConfig.Memory = 64 << 20
+	id := create(t, e, req)
+	if err := e.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := w.tasks.Request(id)
+	env := []string{"PATH=/bin", "HOSTNAME=" + id[:12], "A=own", "B=2"}
+	if diff := cmp.Diff(env, got.Spec.Process.Env); diff != "" {
+		t.Errorf("env (-want +got):\n%s", diff)
+	}
+	if got.User != "alice" || *got.Spec.Linux.Resources.Memory.Limit != 64<<20 || *got.Spec.Linux.Resources.Memory.Swap != 128<<20 {
+		t.Errorf("request: user %q memory %+v", got.User, got.Spec.Linux.Resources.Memory)
+	}
+	hosts, err := os.ReadFile(filepath.Join(e.dir(container.ID(id)), "hosts"))
+	if err != nil || !strings.Contains(string(hosts), "10.0.0.2\t"+id[:12]) {
+		t.Errorf("hosts: %s %v", hosts, err)
+	}
+}
