@@ -108,7 +108,7 @@ func (d *deletion) byName(ctx context.Context, ref string, rec images.Image) err
 	}
 	if d.running {
 		// The name goes, what the container runs from stays as a dangling image.
-		if err := d.s.keepDangling(ctx, rec); err != nil {
+		if err := d.s.images.nameless(ctx, rec); err != nil {
 			return err
 		}
 		return d.untag(ctx, rec)

@@ -51,47 +51,7 @@ func (s *Store) setName(ctx context.Context, name string, target ocispec.Descrip
 			_, err = s.images.Update(ctx, img, "labels")
 		}
 	case err == nil:
-		if err = s.keepDangling(ctx, old); err == nil {
-			_, err = s.images.Update(ctx, img)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if isDangling(name) {
-		return nil
-	}
-	x, err := s.images.index(ctx)
-	if err != nil {
-		return err
-	}
-	if _, ok := x.byName[danglingName(target.Digest)]; !ok {
-		return nil
-	}
-	if err := s.images.Delete(ctx, danglingName(target.Digest)); err != nil && !errdefs.IsNotFound(err) {
-		return err
-	}
-	return nil
-}
-
-// Name points a normalised name, or a dangling one, at a target that is
-// completely here: what the builder does with its results.
-func (s *Store) Name(ctx context.Context, name string, target ocispec.Descriptor) error {
-	return s.setName(s.context(ctx), name, target, nil)
-}
-
-// keepDangling gives an image that loses a name a dangling record, if it has no other name.
-func (s *Store) keepDangling(ctx context.Context, old images.Image) error {
-	names, err := s.namesOf(ctx, old.Target.Digest)
-	if err != nil || len(names) > 1 {
-		return err
-	}
-	now := time.Now().UTC()
-	_, err = s.images.Create(ctx, images.Image{
-		Name: danglingName(old.Target.Digest), Target: old.Target, Labels: old.Labels, CreatedAt: now, UpdatedAt: now,
-	})
-	if errdefs.IsAlreadyExists(err) {
-		return nil
+		_, err = s.images.Update(ctx, img)
 	}
 	return err
 }

@@ -2,9 +2,13 @@ package store
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -59,17 +63,35 @@ func (r *records) changed() {
 	r.epoch++
 }
 
-// Create implements images.Store.
+// Create implements images.Store. An image that gets a name is not dangling any more.
 func (r *records) Create(ctx context.Context, img images.Image) (images.Image, error) {
-	defer r.changed()
-	return r.Store.Create(ctx, img)
+	out, err := r.Store.Create(ctx, img)
+	r.changed()
+	if err != nil {
+		return out, err
+	}
+	return out, r.dropDangling(ctx, out)
 }
 
-// Update implements images.Store.
+// Update implements images.Store. An image that loses its last name because
+// the name is given to another one stays as a dangling one.
 func (r *records) Update(ctx context.Context, img images.Image, fields ...string) (images.Image, error) {
-	defer r.dropped()
-	defer r.changed()
-	return r.Store.Update(ctx, img, fields...)
+	moves := len(fields) == 0 || slices.ContainsFunc(fields, func(f string) bool { return strings.HasPrefix(f, "target") })
+	if moves {
+		if err := r.keepDangling(ctx, img); err != nil {
+			return images.Image{}, err
+		}
+	}
+	out, err := r.Store.Update(ctx, img, fields...)
+	r.changed()
+	if err != nil {
+		return out, err
+	}
+	if !moves {
+		return out, nil
+	}
+	r.dropped()
+	return out, r.dropDangling(ctx, out)
 }
 
 // Delete implements images.Store.
@@ -77,4 +99,50 @@ func (r *records) Delete(ctx context.Context, name string, opts ...images.Delete
 	defer r.dropped()
 	defer r.changed()
 	return r.Store.Delete(ctx, name, opts...)
+}
+
+// keepDangling gives the image that img's name has now a record without a
+// name, if it has no other.
+func (r *records) keepDangling(ctx context.Context, img images.Image) error {
+	x, err := r.index(ctx)
+	if err != nil {
+		return err
+	}
+	old, ok := x.byName[img.Name]
+	if !ok || isDangling(old.Name) || old.Target.Digest == img.Target.Digest || len(x.byTarget[old.Target.Digest]) > 1 {
+		return nil
+	}
+	return r.nameless(ctx, old)
+}
+
+// nameless makes a record without a name for an image.
+func (r *records) nameless(ctx context.Context, img images.Image) error {
+	now := time.Now().UTC()
+	_, err := r.Store.Create(ctx, images.Image{
+		Name: danglingName(img.Target.Digest), Target: img.Target, Labels: img.Labels, CreatedAt: now, UpdatedAt: now,
+	})
+	r.changed()
+	if errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// dropDangling removes the record without a name of an image that has one.
+func (r *records) dropDangling(ctx context.Context, img images.Image) error {
+	if isDangling(img.Name) {
+		return nil
+	}
+	x, err := r.index(ctx)
+	if err != nil {
+		return err
+	}
+	name := danglingName(img.Target.Digest)
+	if _, ok := x.byName[name]; !ok {
+		return nil
+	}
+	if err := r.Delete(ctx, name); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
 }
