@@ -72,7 +72,6 @@ func Main(args []string) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	a.signals = &signals{cancel: cancel}
-	defer a.signals.stop()
 	return a.exitCode(a.run(ctx))
 }
 

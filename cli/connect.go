@@ -34,7 +34,6 @@ func (a *app) client() (*client.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's words
 	}
-	a.signals.watch()
 	return a.cl, nil
 }
 

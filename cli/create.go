@@ -61,6 +61,9 @@ func (a *app) create(ctx context.Context, cl *client.Client, c *containerFlags, 
 	if err != nil {
 		return "", err
 	}
+	if cid != nil {
+		a.signals.watch() // to remove it when one arrives
+	}
 	defer cid.close()
 	if c.pull == "always" && named {
 		if err := a.pullFor(ctx, cl, ref, c); err != nil {

@@ -60,7 +60,7 @@ func (l *login) run(ctx context.Context) error {
 		}
 		fmt.Fprintln(l.a.err, l.a.message(err))
 	}
-	if err := l.ask(key, stored.Username); err != nil {
+	if err := l.ask(ctx, key, stored.Username); err != nil {
 		return err
 	}
 	return l.authenticate(ctx, key, registry.AuthConfig{Username: l.user, Password: l.password, ServerAddress: key})
@@ -94,7 +94,7 @@ func (l *login) check() error {
 }
 
 // ask prompts for what is missing.
-func (l *login) ask(key, before string) error {
+func (l *login) ask(ctx context.Context, key, before string) error {
 	if (l.user == "" || l.password == "") && !terminal.Is(l.a.in) {
 		return errors.New("cannot perform an interactive login from a non-TTY device")
 	}
@@ -123,12 +123,7 @@ func (l *login) ask(key, before string) error {
 		return nil
 	}
 	fmt.Fprint(l.a.out, "Password: ")
-	state, err := terminal.NoEcho(l.a.in)
-	if err != nil {
-		return err
-	}
-	defer state.Restore() //nolint:errcheck // nothing to be done
-	line, err := in.ReadString('\n')
+	line, err := l.secret(ctx, in)
 	fmt.Fprintln(l.a.out)
 	if err != nil {
 		return err
@@ -137,6 +132,32 @@ func (l *login) ask(key, before string) error {
 		return invalidf("password required")
 	}
 	return nil
+}
+
+// secret reads a line without echo, which is switched on again even if a
+// signal ends it.
+func (l *login) secret(ctx context.Context, in *bufio.Reader) (string, error) {
+	l.a.signals.watch()
+	state, err := terminal.NoEcho(l.a.in)
+	if err != nil {
+		return "", err
+	}
+	defer state.Restore() //nolint:errcheck // nothing to be done
+	type result struct {
+		line string
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		line, err := in.ReadString('\n')
+		read <- result{line, err}
+	}()
+	select {
+	case r := <-read:
+		return r.line, r.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
 }
 
 func (l *login) authenticate(ctx context.Context, key string, auth registry.AuthConfig) error {

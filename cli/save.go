@@ -49,6 +49,9 @@ func (a *app) download(ctx context.Context, r client.Request, output, verb strin
 			return fmt.Errorf("failed to %s: invalid output path: %q is a directory", verb, output)
 		}
 	}
+	if output != "" {
+		a.signals.watch() // to remove what is there so far when one arrives
+	}
 	cl, err := a.client()
 	if err != nil {
 		return err

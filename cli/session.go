@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -87,21 +86,9 @@ func (s *session) raw() (func(), error) {
 	if !s.tty || !s.stdin || !terminal.Is(s.a.in) {
 		return func() {}, nil
 	}
-	var states []*terminal.State
-	var once sync.Once
-	restore := func() {
-		once.Do(func() {
-			for _, st := range states {
-				_ = st.Restore()
-			}
-		})
-	}
+	s.a.signals.watch() // to restore it when one arrives
 	st, err := terminal.MakeRaw(s.a.in, true)
-	if err != nil {
-		return nil, err
-	}
-	states = append(states, st)
-	return restore, nil
+	return func() { _ = st.Restore() }, err
 }
 
 func (s *session) input() (io.Reader, error) {

@@ -20,24 +20,23 @@ type signals struct {
 
 	mu      sync.Mutex
 	ch      chan os.Signal
-	done    chan struct{}
 	forward func(syscall.Signal)
 }
 
-// watch starts delivery; commands that talk to a daemon call it.
+// watch starts delivery. Only what has something to clean up calls it: others
+// may as well die of the signal.
 func (s *signals) watch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ch != nil {
 		return
 	}
-	s.ch, s.done = make(chan os.Signal, 64), make(chan struct{})
+	s.ch = make(chan os.Signal, 64)
 	signal.Notify(s.ch, syscall.SIGINT, syscall.SIGTERM)
-	go s.loop()
+	go s.loop() // for the rest of the program
 }
 
 func (s *signals) loop() {
-	defer close(s.done)
 	again := 0
 	for sig := range s.ch {
 		n, ok := sig.(syscall.Signal)
@@ -54,7 +53,7 @@ func (s *signals) loop() {
 		if n != syscall.SIGINT && n != syscall.SIGTERM {
 			continue
 		}
-		if s.cancel(signalError{n}); again == 2 {
+		if s.cancel(signalError{n}); again == 2 { // somebody is in a hurry
 			os.Exit(128 + int(n))
 		}
 		again++
@@ -62,44 +61,31 @@ func (s *signals) loop() {
 }
 
 // take sends all signals to f from now on, except those that say nothing to a
-// remote process. The returned function gives them back.
+// remote process. The returned function gives them back. Each signal that is
+// caught costs a switch of threads, so the rare ones are added while the daemon
+// is at work.
 func (s *signals) take(f func(syscall.Signal)) (release func()) {
-	s.watch()
 	s.mu.Lock()
 	s.forward = f
 	s.mu.Unlock()
-	signal.Notify(s.ch, forwarded()...)
+	s.watch()
+	signal.Notify(s.ch, syscall.SIGHUP, syscall.SIGQUIT)
+	go signal.Notify(s.ch, forwarded()...)
 	return func() {
 		s.mu.Lock()
 		s.forward = nil
 		s.mu.Unlock()
-		signal.Stop(s.ch)
-		signal.Notify(s.ch, syscall.SIGINT, syscall.SIGTERM)
 	}
 }
 
-// forwarded lists the signals that are passed on: all but SIGCHLD, SIGURG
-// (the Go scheduler's), SIGPIPE, SIGWINCH, terminal stops, and those that
-// cannot be caught.
+// forwarded lists the signals that are passed on beside HUP, INT, QUIT and TERM:
+// all but SIGCHLD, SIGURG (the Go scheduler's), SIGPIPE, SIGWINCH, terminal
+// stops, and those that cannot be caught.
 func forwarded() []os.Signal {
 	return []os.Signal{
-		syscall.SIGABRT, syscall.SIGALRM, syscall.SIGCONT, syscall.SIGHUP,
-		syscall.SIGINT, syscall.SIGIO, syscall.SIGPROF, syscall.SIGPWR,
-		syscall.SIGQUIT, syscall.SIGSYS, syscall.SIGTERM, syscall.SIGTRAP,
-		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGVTALRM, syscall.SIGXCPU,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGALRM,
+		syscall.SIGABRT, syscall.SIGIO, syscall.SIGPROF, syscall.SIGPWR,
+		syscall.SIGSYS, syscall.SIGTRAP, syscall.SIGVTALRM, syscall.SIGXCPU,
 		syscall.SIGXFSZ,
 	}
-}
-
-// stop ends delivery.
-func (s *signals) stop() {
-	s.mu.Lock()
-	ch := s.ch
-	s.mu.Unlock()
-	if ch == nil {
-		return
-	}
-	signal.Stop(ch)
-	close(ch)
-	<-s.done
 }
