@@ -1,0 +1,112 @@
+package mounts
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apicontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+
+	"github.com/wherry-engine/wherry/container"
+)
+
+func TestParseBind(t *testing.T) {
+	bind := func(src, dst string, rw bool, mode string) container.Mount {
+		return container.Mount{
+			Type: mount.TypeBind, Source: src, Destination: dst, RW: rw, Mode: mode, CreateSource: true,
+			Propagation: mount.PropagationRPrivate,
+		}
+	}
+	for _, tc := range []struct {
+		in   string
+		want container.Mount
+		bad  bool
+	}{
+		{in: "/a:/b", want: bind("/a", "/b", true, "")},
+		{in: "/a/:/b/../c:ro", want: bind("/a", "/c", false, "ro")},
+		{in: "/a:/b:z,rw", want: bind("/a", "/b", true, "z,rw")},
+		{in: "vol:/b", want: container.Mount{Type: mount.TypeVolume, Name: "vol", Destination: "/b", Driver: "local", RW: true, Copy: true}},
+		{in: "vol:/b:nocopy", want: container.Mount{Type: mount.TypeVolume, Name: "vol", Destination: "/b", Driver: "local", RW: true, Mode: "nocopy"}},
+		{in: "/b", want: container.Mount{Type: mount.TypeVolume, Destination: "/b", Driver: "local", RW: true, Copy: true, Anonymous: true}},
+		{in: "", bad: true},
+		{in: ":", bad: true},
+		{in: "/a:", bad: true},
+		{in: "/a:/b:ro:x", bad: true},
+		{in: "/a:b", bad: true},
+		{in: "/a:/", bad: true},
+		{in: "/a:/b:ro,rw", bad: true},
+		{in: "/a:/b:nocopy", bad: true},
+		{in: "vol:/b:rshared", bad: true},
+		{in: "../a:/b", bad: true},
+		{in: "a/b:/c", bad: true},
+	} {
+		t.Run(tc.in, func(t *testing.T) {
+			got, err := ParseBind(tc.in, "")
+			if tc.bad {
+				if err == nil {
+					t.Fatalf("accepted as %+v", got)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestResolve(t *testing.T) {
+	other := func(string) ([]container.Mount, error) {
+		return []container.Mount{{Type: mount.TypeVolume, Name: "v", Destination: "/data", RW: true, Anonymous: true, Copy: true}}, nil
+	}
+	c := &apicontainer.Config{Volumes: map[string]struct{}{"/data": {}, "/image/vol": {}}}
+	h := &apicontainer.HostConfig{
+		VolumesFrom: []string{"x:ro"}, Binds: []string{"/a:/image"}, Tmpfs: map[string]string{"/run": "size=1m"},
+	}
+	got, err := Resolve(c, h, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range got {
+		names = append(names, string(m.Type)+" "+m.Destination)
+	}
+	want := []string{"volume /data", "bind /image", "tmpfs /run", "volume /image/vol"}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+	if got[0].RW || got[0].Anonymous {
+		t.Errorf("inherited: %+v", got[0])
+	}
+	h.Binds = append(h.Binds, "/b:/image/")
+	if _, err := Resolve(c, h, other); err == nil || err.Error() != "Duplicate mount point: /image" {
+		t.Errorf("duplicate: %v", err)
+	}
+}
+
+func TestTmpfsOptions(t *testing.T) {
+	got := OCI(container.Mount{Type: mount.TypeTmpfs, Destination: "/t", Options: "exec,size=2m", RW: true}, "")
+	if diff := cmp.Diff([]string{"nosuid", "nodev", "exec", "size=2m"}, got.Options); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, bad := range []string{"lowerdir=/etc", "size=1m,context=x"} {
+		if _, err := fromTmpfs("/t", bad); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
+
+func FuzzParseBind(f *testing.F) {
+	for _, s := range []string{"/a:/b:ro", "v:/b", "/b", ":::"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := ParseBind(s, "")
+		if err == nil && (m.Destination == "/" || m.Destination == "" || m.Destination[0] != '/') {
+			t.Errorf("%q has the destination %q", s, m.Destination)
+		}
+	})
+}
