@@ -100,6 +100,7 @@ func BenchmarkLog(b *testing.B) {
 	const mib = 64
 	for _, driver := range []string{"json-file", "local", "none"} {
 		b.Run(driver, func(b *testing.B) {
+			began := cpu(b, box.inv.SupervisorPid)
 			for b.Loop() {
 				req := box.request(fmt.Sprintf("yes 0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz | head -c %d", mib<<20))
 				req.Log.Driver = driver
@@ -112,6 +113,23 @@ func BenchmarkLog(b *testing.B) {
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(b.N*mib)/b.Elapsed().Seconds(), "MiB/s")
+			b.ReportMetric(float64(b.N*mib)/(cpu(b, box.inv.SupervisorPid)-began).Seconds(), "MiB/cpu-s")
 		})
 	}
+}
+
+// cpu returns the processor time that a process has used.
+func cpu(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	user, err1 := strconv.Atoi(f[11])
+	sys, err2 := strconv.Atoi(f[12])
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	return time.Duration(user+sys) * 10 * time.Millisecond
 }

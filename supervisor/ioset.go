@@ -43,7 +43,18 @@ type stream struct {
 	tok  token
 
 	busy, closed bool // guarded by ioset.mu
+	wide         bool // the pipe was made larger
 }
+
+const (
+	// A stream that gave this much (bytes) before it ran dry is left alone for
+	// a moment: taking each line as it comes would cost both sides more time
+	// than the lines do.
+	busyStream = 16 << 10
+	busyPause  = 300 * time.Microsecond
+	// widePipe is the size of a busy stream's pipe (bytes).
+	widePipe = 256 << 10
+)
 
 // pipes are the descriptors of a process's streams: ours, and the process's.
 type pipes struct {
@@ -150,7 +161,7 @@ func (st *stream) ready(uint32) {
 	}
 	st.busy = true
 	s.mu.Unlock()
-	ended := st.pump()
+	got, ended := st.pump()
 	s.mu.Lock()
 	st.busy = false
 	if ended {
@@ -159,15 +170,21 @@ func (st *stream) ready(uint32) {
 		s.poll.remove(st.fd, st.tok)
 		_ = unix.Close(st.fd)
 		st.fd = -1
+	} else if got >= busyStream && !s.terminal {
+		if !st.wide {
+			st.wide = true
+			_, _ = unix.FcntlInt(uintptr(st.fd), unix.F_SETPIPE_SZ, widePipe)
+		}
+		time.AfterFunc(busyPause, func() { st.ready(0) })
 	} else if err := s.poll.rearm(st.fd, st.tok, unix.EPOLLIN); err != nil {
 		s.end(st)
 	}
 	s.mu.Unlock()
 }
 
-// pump reads until there is nothing more for now, and tells whether the stream
-// has ended. The buffer is borrowed while it runs.
-func (st *stream) pump() (ended bool) {
+// pump reads until there is nothing more for now, and tells how much there was
+// and whether the stream has ended. The buffer is borrowed while it runs.
+func (st *stream) pump() (got int, ended bool) {
 	buf := st.set.sink.borrow()
 	defer buf.giveBack()
 	for {
@@ -175,10 +192,11 @@ func (st *stream) pump() (ended bool) {
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
-			return false
+			return got, false
 		case err != nil || n <= 0: // EIO: nobody holds the terminal any more
-			return true
+			return got, true
 		default:
+			got += n
 			st.set.deliver(st.kind, buf, n)
 		}
 	}

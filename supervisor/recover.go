@@ -27,6 +27,10 @@ func (s *Supervisor) recover(ctx context.Context) error {
 	for i := range list {
 		sets[list[i].Name] = &list[i]
 	}
+	if s.spool, err = openSpool(take(sets[spoolSet], []string{spoolSet}, spoolSet)); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	s.keep.put(spoolSet, nil, int(s.spool.f.Fd()))
 	recorded, err := exits.Read(s.execRoot)
 	if err != nil {
 		s.log.Error("cannot read the exit records", "err", err)

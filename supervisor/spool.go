@@ -15,7 +15,7 @@ import (
 	"github.com/wherry-engine/wherry/logs"
 )
 
-// The spool is a file of slots, mapped into memory, through which all output
+// The spool is shared memory, divided into slots, through which all output
 // passes on its way to a log. A stream is read right into a slot, and the slot
 // says how far things are; killed at any moment, the supervisor leaves there
 // what was read and is not in the log yet, for the next one to write.
@@ -33,9 +33,9 @@ import (
 //	33  uint8   length of the task's ID
 //	34  bytes   the ID
 const (
-	spoolFile = "spool"
-	slotHead  = 4096
-	slotSize  = slotHead + chunkSize
+	spoolSet = "spool" // of the keeper
+	slotHead = 4096
+	slotSize = slotHead + chunkSize
 	// chunkSize is how much is read at once (bytes): what a pipe holds.
 	chunkSize = 64 << 10
 	// warmSlots stay in memory when they are not used.
@@ -65,13 +65,17 @@ type slot struct {
 	mem   []byte
 }
 
-func openSpool(execRoot string) (*spool, error) {
-	f, err := os.OpenFile(filepath.Join(execRoot, spoolFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+// openSpool goes on with the spool of an earlier supervisor, or makes one if
+// there is none (fd is -1). It is memory without a name, which the keeper holds too.
+func openSpool(fd int) (*spool, error) {
+	if fd < 0 {
+		var err error
+		if fd, err = unix.MemfdCreate("wherry-spool", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
+			return nil, err
+		}
 	}
-	sp := &spool{f: f, left: map[string][]*slot{}}
-	fi, err := f.Stat()
+	sp := &spool{f: os.NewFile(uintptr(fd), "spool"), left: map[string][]*slot{}}
+	fi, err := sp.f.Stat()
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +93,7 @@ func openSpool(execRoot string) (*spool, error) {
 	return sp, nil
 }
 
-// mapNext maps the next slot, which the file holds already.
+// mapNext maps the next slot, for which there is room.
 func (sp *spool) mapNext() (*slot, error) {
 	mem, err := unix.Mmap(int(sp.f.Fd()), int64(sp.count)*slotSize, slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -109,7 +113,7 @@ func (sp *spool) get() (*slot, error) {
 		sp.free = sp.free[:n-1]
 		return s, nil
 	}
-	// The blocks are taken now: a full disk must not be met in the middle of a read.
+	// The memory is taken now: there must be no lack of it in the middle of a read.
 	if err := unix.Fallocate(int(sp.f.Fd()), 0, int64(sp.count)*slotSize, slotSize); err != nil {
 		return nil, fmt.Errorf("extend spool: %w", err)
 	}

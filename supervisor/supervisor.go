@@ -67,9 +67,6 @@ func newSupervisor(o options) (*Supervisor, error) {
 	if s.events, err = openEventLog(o.execRoot); err != nil {
 		return nil, fmt.Errorf("event log: %w", err)
 	}
-	if s.spool, err = openSpool(o.execRoot); err != nil {
-		return nil, fmt.Errorf("spool: %w", err)
-	}
 	s.keep = &keeperLink{s: s, exited: newExitTable()}
 	s.roots = &roots{rt: o.rt, keep: s.keep, m: map[string]*root{}}
 	s.waits = &waits{poll: s.poll, m: map[string][]*wait{}}

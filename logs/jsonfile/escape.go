@@ -1,52 +1,70 @@
 package jsonfile
 
-import "unicode/utf8"
+import (
+	"encoding/binary"
+	"math/bits"
+	"unicode/utf8"
+)
 
 const hex = "0123456789abcdef"
 
-// plain reports whether a byte stands for itself inside a JSON string.
-var plain = [256]bool{
-	' ': true, '!': true, '#': true, '$': true, '%': true, '\'': true, '(': true, ')': true, '*': true, '+': true, ',': true, '-': true,
-	'.': true, '/': true, '0': true, '1': true, '2': true, '3': true, '4': true, '5': true, '6': true, '7': true, '8': true, '9': true,
-	':': true, ';': true, '=': true, '?': true, '@': true, 'A': true, 'B': true, 'C': true, 'D': true, 'E': true, 'F': true, 'G': true,
-	'H': true, 'I': true, 'J': true, 'K': true, 'L': true, 'M': true, 'N': true, 'O': true, 'P': true, 'Q': true, 'R': true, 'S': true,
-	'T': true, 'U': true, 'V': true, 'W': true, 'X': true, 'Y': true, 'Z': true, '[': true, ']': true, '^': true, '_': true, '`': true,
-	'a': true, 'b': true, 'c': true, 'd': true, 'e': true, 'f': true, 'g': true, 'h': true, 'i': true, 'j': true, 'k': true, 'l': true,
-	'm': true, 'n': true, 'o': true, 'p': true, 'q': true, 'r': true, 's': true, 't': true, 'u': true, 'v': true, 'w': true, 'x': true,
-	'y': true, 'z': true, '{': true, '|': true, '}': true, '~': true, 0x7f: true,
+// plainPrefix returns how many bytes at the start of p stand for themselves in a
+// JSON string: ASCII without control characters, quote, backslash, <, > and &. It looks
+// at eight at a time; each term of mask sets the top bit of the bytes it finds,
+// exactly up to the first.
+func plainPrefix(p []byte) int {
+	const (
+		ones = 0x0101010101010101
+		tops = 0x8080808080808080
+	)
+	zero := func(x uint64) uint64 { return (x - ones) &^ x & tops } // bytes that are 0
+	i := 0
+	for ; i+8 <= len(p); i += 8 {
+		x := binary.LittleEndian.Uint64(p[i:])
+		mask := x&tops | (x-ones*0x20)&^x&tops |
+			zero(x^ones*'\\') |
+			zero((x|ones*0x02)^ones*'>') | // and <
+			zero((x|ones*0x04)^ones*'&') // and the quote
+		if mask != 0 {
+			return i + bits.TrailingZeros64(mask)/8
+		}
+	}
+	for ; i < len(p); i++ {
+		if c := p[i]; c < 0x20 || c >= utf8.RuneSelf || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			break
+		}
+	}
+	return i
 }
 
 // appendEscaped appends p as the inside of a JSON string. Bytes that are not
 // UTF-8 become U+FFFD, as with Docker; <, > and & are escaped as it does.
 func appendEscaped(dst, p []byte) []byte {
-	start := 0
-	for i := 0; i < len(p); {
-		b := p[i]
-		if plain[b] {
-			i++
+	for {
+		n := plainPrefix(p)
+		dst = append(dst, p[:n]...)
+		if p = p[n:]; len(p) == 0 {
+			return dst
+		}
+		if p[0] < utf8.RuneSelf {
+			dst = appendControl(dst, p[0])
+			p = p[1:]
 			continue
 		}
-		if b < utf8.RuneSelf {
-			dst = append(dst, p[start:i]...)
-			dst = appendControl(dst, b)
-			i++
-			start = i
-			continue
-		}
-		r, n := utf8.DecodeRune(p[i:])
+		r, n := utf8.DecodeRune(p)
 		switch {
 		case r == utf8.RuneError && n == 1:
-			dst = append(append(dst, p[start:i]...), `\ufffd`...)
-			start = i + n
+			dst = append(dst, `\ufffd`...)
 		case r == '\u2028' || r == '\u2029':
-			dst = append(append(dst, p[start:i]...), '\\', 'u', '2', '0', '2', hex[r&0xf])
-			start = i + n
+			dst = append(dst, '\\', 'u', '2', '0', '2', hex[r&0xf])
+		default:
+			dst = append(dst, p[:n]...)
 		}
-		i += n
+		p = p[n:]
 	}
-	return append(dst, p[start:]...)
 }
 
+// appendControl appends an ASCII character that must be escaped.
 func appendControl(dst []byte, b byte) []byte {
 	switch b {
 	case '\\', '"':
