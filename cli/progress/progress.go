@@ -147,12 +147,8 @@ func (d *display) bar(p *jsonstream.Progress) string {
 	if width > 110 {
 		b.WriteByte('[')
 		b.WriteString(strings.Repeat("=", done))
-		if done < 50 {
-			b.WriteByte('>')
-			b.WriteString(strings.Repeat(" ", 50-done-1))
-		} else {
-			b.WriteByte('>')
-		}
+		b.WriteByte('>')
+		b.WriteString(strings.Repeat(" ", 50-done))
 		b.WriteString("] ")
 	}
 	switch {
