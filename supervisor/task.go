@@ -133,8 +133,12 @@ func (t *taskEntry) stdinClosed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.noStdin = true
-	if t.running() {
+	// Input may end before the process is known to run: the keeper has its
+	// duplicate already.
+	if t.pidfd >= 0 {
 		t.leaveLocked()
+	}
+	if t.running() {
 		t.saveLocked()
 	}
 }
