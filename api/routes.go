@@ -5,6 +5,7 @@ import (
 	"github.com/wherry-engine/wherry/api/containers"
 	"github.com/wherry-engine/wherry/api/distribution"
 	"github.com/wherry-engine/wherry/api/images"
+	"github.com/wherry-engine/wherry/api/networks"
 	"github.com/wherry-engine/wherry/api/system"
 	"github.com/wherry-engine/wherry/api/volumes"
 )
@@ -15,6 +16,7 @@ type Groups struct {
 	Containers   containers.Handlers
 	Images       images.Handlers
 	Distribution distribution.Handlers
+	Networks     networks.Handlers
 	Volumes      volumes.Handlers
 	Build        build.Handlers
 }
@@ -91,14 +93,14 @@ func Routes(g Groups) []Route {
 		{"POST", "/images/{name:.*}/tag", "", g.Images.Tag},
 
 		// networks
-		{"GET", "/networks", "", nil}, // NetworkList
-		{"GET", "/networks/", "", nil},
-		{"POST", "/networks/create", "", nil},          // NetworkCreate
-		{"POST", "/networks/prune", "1.25", nil},       // NetworkPrune
-		{"DELETE", "/networks/{id}", "", nil},          // NetworkDelete
-		{"GET", "/networks/{id}", "", nil},             // NetworkInspect
-		{"POST", "/networks/{id}/connect", "", nil},    // NetworkConnect
-		{"POST", "/networks/{id}/disconnect", "", nil}, // NetworkDisconnect
+		{"GET", "/networks", "", g.Networks.List},
+		{"GET", "/networks/", "", g.Networks.List},
+		{"POST", "/networks/create", "", g.Networks.Create},
+		{"POST", "/networks/prune", "1.25", g.Networks.Prune},
+		{"DELETE", "/networks/{id}", "", g.Networks.Delete},
+		{"GET", "/networks/{id}", "", g.Networks.Inspect},
+		{"POST", "/networks/{id}/connect", "", g.Networks.Connect},
+		{"POST", "/networks/{id}/disconnect", "", g.Networks.Disconnect},
 
 		// nodes
 		{"GET", "/nodes", "", nil},              // NodeList

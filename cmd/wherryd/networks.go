@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/wherry-engine/wherry/daemon/config"
+	dataplane "github.com/wherry-engine/wherry/dataplane/client"
 	"github.com/wherry-engine/wherry/network/bridge"
 	"github.com/wherry-engine/wherry/network/ipam"
 )
@@ -35,7 +36,8 @@ func (e *engine) networkOptions(cfg *config.Config) (bridge.Options, error) {
 		NoRules4: !n.IPTables, NoRules6: !n.IP6Tables, LeaveForeign: n.ForeignRules == "leave",
 		HostGateway: cfg.Containers.HostGatewayIPs,
 		Gateway:     addrOf(n.Gateway), Gateway6: addrOf(n.GatewayV6), BindIP: addrOf(n.DefaultIP),
-		Store: e.state, Events: e.bus, Logger: e.log,
+		DataPlane: dataplane.New(cfg.ExecRoot),
+		Store:     e.state, Events: e.bus, Logger: e.log,
 	}
 	for _, p := range []struct {
 		name, text string

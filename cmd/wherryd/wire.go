@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/wherry-engine/wherry/api"
@@ -15,6 +16,7 @@ import (
 	"github.com/wherry-engine/wherry/api/containers"
 	"github.com/wherry-engine/wherry/api/distribution"
 	"github.com/wherry-engine/wherry/api/images"
+	"github.com/wherry-engine/wherry/api/networks"
 	"github.com/wherry-engine/wherry/api/route"
 	"github.com/wherry-engine/wherry/api/system"
 	"github.com/wherry-engine/wherry/api/volumes"
@@ -34,6 +36,7 @@ import (
 	"github.com/wherry-engine/wherry/task"
 	"github.com/wherry-engine/wherry/volume/local"
 
+	apisystem "github.com/moby/moby/api/types/system"
 	apivolume "github.com/moby/moby/api/types/volume"
 )
 
@@ -175,7 +178,18 @@ func (e *engine) wireInfo() {
 			return len(all), err
 		},
 		Networks: []string{"bridge", "host", "null"},
+		Firewall: e.firewall,
 	})
+}
+
+// firewall tells which families have rules of ours.
+func (e *engine) firewall() *apisystem.FirewallInfo {
+	n := &e.cfg.Load().Network
+	return &apisystem.FirewallInfo{Driver: "nftables", Info: [][2]string{
+		{"IPv4 rules", strconv.FormatBool(n.IPTables)},
+		{"IPv6 rules", strconv.FormatBool(n.IP6Tables)},
+		{"Foreign drops", n.ForeignRules},
+	}}
 }
 
 func (e *engine) minAPIVersion() string {
@@ -199,6 +213,7 @@ func (e *engine) wireAPI() {
 		Containers:   containers.New(e.containers),
 		Images:       imageGroup,
 		Distribution: distribution.New(e.registry),
+		Networks:     networks.New(e.networks, e.containers),
 		Build:        apibuild.New(buildBackend{e.builder}),
 		System: system.New(system.Options{
 			Informer: e.info, Events: e.bus, Auth: e.registry, Debug: e.debugging, Logger: e.log,

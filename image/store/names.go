@@ -56,6 +56,11 @@ func (s *Store) setName(ctx context.Context, name string, target ocispec.Descrip
 	return err
 }
 
+// Name points a name, as the records have it, at an image's target.
+func (s *Store) Name(ctx context.Context, name string, target ocispec.Descriptor) error {
+	return s.setName(ctx, name, target, nil)
+}
+
 // namesOf lists the records of a target.
 func (s *Store) namesOf(ctx context.Context, target digest.Digest) ([]images.Image, error) {
 	x, err := s.images.index(ctx)
