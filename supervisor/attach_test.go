@@ -65,6 +65,31 @@ func TestAttachBeforeStart(t *testing.T) {
 	}
 }
 
+// TestInputEndsWhileStarting ends the input at all moments of a start.
+func TestInputEndsWhileStarting(t *testing.T) {
+	b := newBox(t)
+	for i := range 150 {
+		req := b.request("cat")
+		req.Stdio = task.Stdio{OpenStdin: true, StdinOnce: true}
+		client, server := socketPair(t)
+		go func() {
+			time.Sleep(time.Duration(i) * 40 * time.Microsecond)
+			_, _ = io.WriteString(client, "abc")
+			_ = client.CloseWrite()
+		}()
+		b.start(req, task.StartFiles{Attach: server, AttachRequest: task.AttachRequest{Stdin: true, Stdout: true}})
+		server.Close()
+		if got := string(readAll(t, client)); got != "abc" {
+			t.Fatalf("round %d: got %q", i, got)
+		}
+		b.awaitExit(req.ID)
+		if err := b.client.Delete(b.ctx, req.ID, false); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+	}
+}
+
 func TestAttachManyMegabytes(t *testing.T) {
 	b := newBox(t)
 	const size = 48 << 20

@@ -219,10 +219,11 @@ func (e *execEntry) leaveLocked() {
 	if e.done {
 		return
 	}
-	fds, names := e.io.files()
-	meta := execSet{Task: e.t.id, Exec: e.id, Pid: e.pid, Start: e.start, Names: append(names, "pidfd"),
-		Stdio: task.Stdio{Terminal: e.io.terminal, StdinOnce: e.io.stdinOnce}}
-	e.t.s.keep.put(execSetName(e.t.id, e.id), meta, append(fds, e.pidfd)...)
+	e.io.withFiles(func(fds []int, names []string) {
+		meta := execSet{Task: e.t.id, Exec: e.id, Pid: e.pid, Start: e.start, Names: append(names, "pidfd"),
+			Stdio: task.Stdio{Terminal: e.io.terminal, StdinOnce: e.io.stdinOnce}}
+		e.t.s.keep.put(execSetName(e.t.id, e.id), meta, append(fds, e.pidfd)...)
+	})
 }
 
 // ended is called when the exec's process has exited.

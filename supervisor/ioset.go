@@ -136,10 +136,13 @@ func (s *ioset) watch() error {
 	return nil
 }
 
-// files returns our ends for the keeper.
-func (s *ioset) files() (fds []int, names []string) {
+// withFiles calls f with our ends and their names, for the keeper; none of them
+// is closed meanwhile.
+func (s *ioset) withFiles(f func(fds []int, names []string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var fds []int
+	var names []string
 	for _, st := range s.streams {
 		if !st.closed {
 			fds, names = append(fds, st.fd), append(names, [...]string{"", "stdout", "stderr"}[st.kind])
@@ -148,7 +151,7 @@ func (s *ioset) files() (fds []int, names []string) {
 	if s.stdin >= 0 && !s.terminal {
 		fds, names = append(fds, s.stdin), append(names, "stdin")
 	}
-	return fds, names
+	f(fds, names)
 }
 
 // ready copies what a stream has and goes to sleep again.

@@ -102,29 +102,24 @@ func setName(id string) string { return "task/" + id }
 func (t *taskEntry) leaveLocked() {
 	var fds []int
 	var names []string
-	add := func(fd int, name string) {
-		if fd >= 0 {
-			fds, names = append(fds, fd), append(names, name)
+	if t.pidfd >= 0 {
+		fds, names = append(fds, t.pidfd), append(names, "pidfd")
+	}
+	if t.netns >= 0 {
+		fds, names = append(fds, t.netns), append(names, "netns")
+	}
+	put := func(f []int, n []string) {
+		if fds, names = append(fds, f...), append(names, n...); len(fds) == 0 {
+			t.s.keep.drop(setName(t.id))
+			return
 		}
+		t.s.keep.put(setName(t.id), taskSet{names}, fds...)
 	}
-	add(t.pidfd, "pidfd")
-	add(t.netns, "netns")
-	if t.io != nil {
-		f, n := t.io.files()
-		fds, names = append(fds, f...), append(names, n...)
-	}
-	if len(fds) == 0 {
-		t.s.keep.drop(setName(t.id))
+	if t.io == nil {
+		put(nil, nil)
 		return
 	}
-	t.s.keep.put(setName(t.id), taskSet{names}, fds...)
-}
-
-// leave is leaveLocked for those who do not hold the lock.
-func (t *taskEntry) leave() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.leaveLocked()
+	t.io.withFiles(put)
 }
 
 // stdinClosed lets go of the keeper's duplicate too, so that the process sees

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -81,10 +82,15 @@ func (f *File) repair() error {
 	return file.Truncate(whole)
 }
 
-// open opens the current file. Descriptors of logs are never shared with the
+// open opens the current file, and makes its directory if just that is missing. Descriptors of logs are never shared with the
 // container, so that it cannot write records of its own.
 func (f *File) open(flag int) error {
 	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|flag, 0o640)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.Mkdir(filepath.Dir(f.path), 0o700); err == nil {
+			file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|flag, 0o640)
+		}
+	}
 	if err != nil {
 		return err
 	}
