@@ -251,17 +251,18 @@ func (m *Manager) attach(ns *os.File, link *rtnl.Conn, e *endpoint) error {
 func (m *Manager) plug(ns *os.File, link *rtnl.Conn, e *endpoint, p plugged) error {
 	var in, out rtnl.Batch
 	change := rtnl.LinkChange{Address: e.MAC}
-	if p.name != e.Ifname {
-		change.Name = e.Ifname
-	}
 	if e.net.MTU != m.o.MTU {
 		change.MTU = e.net.MTU
 		out.SetLink(p.host, rtnl.LinkChange{MTU: e.net.MTU})
 	}
+	if p.name != e.Ifname {
+		in.SetLink(p.inside, rtnl.LinkChange{Down: true})
+		change.Name, change.Up = e.Ifname, true
+	}
 	in.SetLink(p.inside, change)
-	out.SetLink(p.host, rtnl.LinkChange{Master: e.net.index, Up: true})
-	if m.hairpin(e) || e.net.NoICC {
-		out.SetPort(p.host, m.hairpin(e), e.net.NoICC)
+	out.SetLink(p.host, rtnl.LinkChange{Master: e.net.index})
+	if hairpin := e.hairpin(); hairpin || e.net.NoICC {
+		out.SetPort(p.host, hairpin, e.net.NoICC)
 	}
 	if e.V6.IsValid() {
 		if err := enableIPv6(ns, p.name); err != nil {
@@ -271,13 +272,20 @@ func (m *Manager) plug(ns *os.File, link *rtnl.Conn, e *endpoint, p plugged) err
 	for _, a := range e.allAddresses() {
 		in.AddAddr(p.inside, a)
 	}
-	in.SetLink(p.inside, rtnl.LinkChange{Up: true})
 	e.inside = p.inside
 	if err := m.nl.Do(&out); err != nil {
 		return fmt.Errorf("connect %s to bridge %s: %w", e.Host, e.net.Device, err)
 	}
 	if err := link.Do(&in); err != nil {
 		return fmt.Errorf("set up %s: %w", e.Ifname, err)
+	}
+	m.mu.Lock()
+	first := len(e.net.endpoints) == 1
+	m.mu.Unlock()
+	if first { // the bridge itself got its carrier just now
+		if err := m.nl.Settle(e.net.index); err != nil {
+			return err
+		}
 	}
 	if v := e.Settings.DriverOpts[optSysctls]; v != "" {
 		return applyEndpointSysctls(ns, v, e.Ifname)
@@ -287,7 +295,7 @@ func (m *Manager) plug(ns *os.File, link *rtnl.Conn, e *endpoint, p plugged) err
 
 // hairpin: with bridge-netfilter, a connection to one's own published port
 // must leave the bridge port it came in by.
-func (m *Manager) hairpin(e *endpoint) bool {
+func (e *endpoint) hairpin() bool {
 	return len(e.sandbox.Published) > 0
 }
 

@@ -88,7 +88,8 @@ func (p *Pool) connect(ns *NS) error {
 	return nil
 }
 
-// AddVeth makes a veth pair between host and the namespace. It returns the
+// AddVeth makes a veth pair between host and the namespace, both ends up, so
+// that a bridge forwards from the moment it gets one. It returns the
 // name and index of the end in the host, and the index of the one inside.
 func AddVeth(host, inside *rtnl.Conn, ns *os.File, peer, alias string, mtu int) (name string, hostIndex, peerIndex int, err error) {
 	name = VethName()
@@ -108,7 +109,11 @@ func AddVeth(host, inside *rtnl.Conn, ns *os.File, peer, alias string, mtu int) 
 	if err != nil {
 		return "", 0, 0, err
 	}
-	return name, l.Index, in.Index, nil
+	var up, upInside rtnl.Batch
+	up.SetLink(l.Index, rtnl.LinkChange{Up: true})
+	upInside.SetLink(in.Index, rtnl.LinkChange{Up: true})
+	err = errors.Join(host.Do(&up), inside.Do(&upInside), host.Settle(l.Index), inside.Settle(in.Index))
+	return name, l.Index, in.Index, err
 }
 
 // VethPrefix begins the name of every veth end in the host.

@@ -11,6 +11,7 @@ import (
 // sets are the table's sets and maps.
 type sets struct {
 	bridges, open, internal  *nftables.Set
+	closed                   *nftables.Set
 	home4, home6             *nftables.Set
 	masq4, masq6             *nftables.Set
 	dnat4, dnat6, any4, any6 *nftables.Set
@@ -43,6 +44,7 @@ func newSets(t *nftables.Table) sets {
 	return sets{
 		bridges:  set("bridges", nftables.TypeIFName),
 		open:     set("open", pair),
+		closed:   set("closed", nftables.TypeIFName),
 		internal: set("internal", nftables.TypeIFName),
 		home4:    home("home4", nftables.TypeIPAddr),
 		home6:    home("home6", nftables.TypeIP6Addr),
@@ -57,7 +59,7 @@ func newSets(t *nftables.Table) sets {
 
 // add makes the empty sets.
 func (s *sets) add(c *nftables.Conn, o Options) error {
-	all := []*nftables.Set{s.bridges, s.open, s.internal}
+	all := []*nftables.Set{s.bridges, s.open, s.closed, s.internal}
 	if o.IPv4 {
 		all = append(all, s.home4, s.masq4, s.dnat4, s.any4)
 	}
@@ -83,10 +85,13 @@ func (s *sets) bridge(do change, b Bridge, o Options) error {
 	if err := do(s.bridges, one(name)); err != nil {
 		return err
 	}
+	talk := s.closed
+	key := name
 	if b.Open {
-		if err := do(s.open, one(pair)); err != nil {
-			return err
-		}
+		talk, key = s.open, pair
+	}
+	if err := do(talk, one(key)); err != nil {
+		return err
 	}
 	if b.Internal {
 		if err := do(s.internal, one(name)); err != nil {

@@ -11,6 +11,7 @@
 //
 //	bridges            our bridge devices
 //	open               (bridge, bridge): networks whose containers may talk to each other
+//	closed             bridges whose containers may not
 //	internal           bridges without a way out
 //	home4, home6       (subnet, bridge): where addresses are at home
 //	masq4, masq6       subnets to masquerade

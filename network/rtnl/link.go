@@ -25,6 +25,7 @@ type LinkChange struct {
 	Alias   string
 	Master  int // index of the bridge
 	Up      bool
+	Down    bool
 }
 
 // Link is what LinkByName and Links tell.
@@ -106,11 +107,14 @@ func (b *Batch) AddDummy(name string) {
 // SetLink changes a link.
 func (b *Batch) SetLink(index int, c LinkChange) {
 	b.begin("set link "+c.Name, unix.RTM_SETLINK, 0)
-	var flags uint32
+	var flags, mask uint32
+	if c.Up || c.Down {
+		mask = unix.IFF_UP
+	}
 	if c.Up {
 		flags = unix.IFF_UP
 	}
-	b.ifinfo(unix.AF_UNSPEC, index, flags, flags)
+	b.ifinfo(unix.AF_UNSPEC, index, flags, mask)
 	if c.Name != "" {
 		b.attrString(unix.IFLA_IFNAME, c.Name)
 	}
@@ -187,6 +191,16 @@ func (c *Conn) LinkByName(name string) (Link, error) {
 	var l Link
 	err := c.Dump(&b, func(_ uint16, p []byte) { l = parseLink(p) })
 	return l, err
+}
+
+// Settle makes the kernel notice that a link has a carrier, which it does some
+// time later otherwise: until then a bridge port does not forward, and packets
+// vanish. (Since Linux 6.8; before that it has no effect.)
+func (c *Conn) Settle(index int) error {
+	var b Batch
+	b.begin("query link", unix.RTM_GETLINK, 0)
+	b.ifinfo(unix.AF_UNSPEC, index, 0, 0)
+	return c.Dump(&b, func(uint16, []byte) {})
 }
 
 // Links lists all links.
