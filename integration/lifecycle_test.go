@@ -78,6 +78,7 @@ func TestPauseWaitRename(t *testing.T) {
 		n := name(t)
 		detached(t, cli, "--name", n, image, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.02; done")
 		count := func() string { return cli.OK(t, "cp", n+":/count", "-") }
+		testenv.Eventually(t, "it counts", func() bool { return cli.Try(t, "exec", n, "test", "-s", "/count").Code == 0 })
 		cli.OK(t, "pause", n)
 		equal(t, "state", cli.OK(t, "inspect", "-f", "{{.State.Status}} {{.State.Paused}}", n), "paused true")
 		before := count()

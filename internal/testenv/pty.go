@@ -45,10 +45,18 @@ func (c CLI) Terminal(t testing.TB, args ...string) *Terminal {
 		cancel()
 		t.Fatal(err)
 	}
-	go p.collect()
+	read := make(chan struct{})
+	go func() {
+		p.collect() // ends when the last process closes the terminal
+		close(read)
+	}()
 	go func() {
 		_ = p.cmd.Wait()
 		cancel()
+		select {
+		case <-read:
+		case <-time.After(time.Second): // someone in the background keeps it
+		}
 		close(p.done)
 	}()
 	t.Cleanup(func() {
