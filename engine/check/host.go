@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	apicontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 
 	"github.com/wherry-engine/wherry/engine/spec"
 )
@@ -28,6 +29,7 @@ func HostConfig(h *apicontainer.HostConfig, c *apicontainer.Config, host Host) e
 		func() error { return unsupported(h) },
 		func() error { return logging(h.LogConfig, host.LogTypes) },
 		func() error { return sysctls(h) },
+		func() error { return ports(h.PortBindings) },
 	} {
 		if err := f(); err != nil {
 			return err
@@ -129,6 +131,30 @@ func unsupported(h *apicontainer.HostConfig) error {
 		return refused("a cgroup specification (%q)", h.Cgroup)
 	case h.CPURealtimePeriod != 0 || h.CPURealtimeRuntime != 0:
 		return realtime()
+	}
+	return nil
+}
+
+func ports(m network.PortMap) error {
+	for port, bindings := range m {
+		if !port.IsValid() || port.Num() == 0 {
+			return invalid("invalid port specification: %q", port.String())
+		}
+		switch port.Proto() {
+		case network.TCP, network.UDP:
+		case network.SCTP:
+			return refused("publishing SCTP port %s", port)
+		default:
+			return invalid("invalid proto: %s", port.Proto())
+		}
+		for _, b := range bindings {
+			if b.HostPort == "" {
+				continue
+			}
+			if _, err := network.ParsePortRange(b.HostPort); err != nil || strings.Contains(b.HostPort, "/") {
+				return invalid("invalid port specification: %q", b.HostPort)
+			}
+		}
 	}
 	return nil
 }

@@ -61,6 +61,7 @@ func (e *Engine) Create(ctx context.Context, req container.CreateRequest) (conta
 	if err := check.Config(req.Config); err != nil {
 		return container.Created{}, err
 	}
+	e.nameNetworks(ctx, &req)
 	spec, err := e.newSpec(req, img)
 	if err != nil {
 		return container.Created{}, err

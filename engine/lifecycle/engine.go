@@ -6,14 +6,12 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"sync/atomic"
 
 	"github.com/docker/go-units"
@@ -124,8 +122,6 @@ type Engine struct {
 	execs    execs
 	reaper   reaper
 	acks     acks
-	probes   sync.WaitGroup
-	booted   bool
 	stop     context.CancelFunc
 	run      context.Context //nolint:containedctx // the life of the engine's own goroutines
 }
@@ -159,7 +155,9 @@ func (e *Engine) SetDefaults(d Defaults) {
 // Close ends the engine's goroutines. Containers go on.
 func (e *Engine) Close() error {
 	e.stop()
-	e.probes.Wait()
+	for _, u := range e.index.all() {
+		e.stopProbe(u)
+	}
 	e.reaper.wait()
 	return nil
 }
@@ -173,5 +171,3 @@ func (e *Engine) host() check.Host {
 func (e *Engine) dir(id container.ID) string {
 	return filepath.Join(e.o.DataRoot, "containers", string(id))
 }
-
-var errRemoving = errors.New("container is being removed")

@@ -75,7 +75,6 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req container.ExecSta
 	if err != nil {
 		return err
 	}
-	e.refreshOwned(ctx, u)
 	if err := executable(u, string(u.id)); err != nil {
 		return err
 	}

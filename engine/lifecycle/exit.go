@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	apicontainer "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/wherry-engine/wherry/container"
@@ -36,6 +37,7 @@ func (e *Engine) applyTask(ctx context.Context, u *unit, t task.Status) (remove 
 			s.State, s.Pid = container.StateRestarting, 0
 			exitedAs(s, t)
 		})
+		u.answer(waitResult(u.status.Load()), func(c container.WaitCondition) bool { return c == apicontainer.WaitConditionNextExit })
 	case task.Exited:
 		return e.applyExited(ctx, u, t)
 	}
@@ -90,6 +92,7 @@ func (e *Engine) applyRunning(u *unit, t task.Status) {
 	})
 	if restarted {
 		e.emit(u, apievents.ActionStart, nil)
+		u.forgetHealth()
 		e.startProbe(u)
 	}
 }
@@ -124,22 +127,26 @@ func (e *Engine) applyExited(ctx context.Context, u *unit, t task.Status) (remov
 	})
 	auto := u.spec.Load().HostConfig.AutoRemove
 	if !auto {
-		e.release(ctx, u)
+		e.release(ctx, u, true)
 	}
 	u.exited(waitResult(u.status.Load()))
 	return auto
 }
 
-// release gives back what only a running container holds.
-func (e *Engine) release(ctx context.Context, u *unit) {
+// release gives back what only a running container holds. The task is kept
+// when the container starts again at once: its end would be taken for the end
+// of an AutoRemove container.
+func (e *Engine) release(ctx context.Context, u *unit, forgetTask bool) {
 	if err := e.closeNetwork(ctx, u); err != nil {
 		e.log.Error("release network", "container", u.id, "err", err)
 	}
 	if err := e.leaveVolumes(ctx, u); err != nil {
 		e.log.Error("release volumes", "container", u.id, "err", err)
 	}
-	if err := e.o.Tasks.Delete(ctx, string(u.id), false); err != nil && !errdefs.IsNotFound(err) {
-		e.log.Error("forget task", "container", u.id, "err", err)
+	if forgetTask {
+		if err := e.o.Tasks.Delete(ctx, string(u.id), false); err != nil && !errdefs.IsNotFound(err) {
+			e.log.Error("forget task", "container", u.id, "err", err)
+		}
 	}
 	if u.spec.Load().HostConfig.IpcMode.IsShareable() {
 		if err := e.closeShm(u.id); err != nil {

@@ -34,7 +34,7 @@ func (e *Engine) Logs(ctx context.Context, ref string, req container.LogsRequest
 		if !u.up() {
 			close(done)
 		} else {
-			w := u.join(apicontainer.WaitConditionNextExit)
+			w := u.join(apicontainer.WaitConditionNotRunning)
 			e.reaper.now(func() { e.followUntil(ctx, u, w, done) })
 		}
 	}

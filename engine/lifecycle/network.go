@@ -72,6 +72,26 @@ func (e *Engine) sandboxRequest(s *container.Spec) network.SandboxRequest {
 	return req
 }
 
+// nameNetworks replaces IDs of networks in a request by their names. Networks
+// that are not there yet may be at the start.
+func (e *Engine) nameNetworks(ctx context.Context, req *container.CreateRequest) {
+	eps := req.Networking.EndpointsConfig
+	for _, ref := range slices.Collect(maps.Keys(eps)) {
+		if !apicontainer.NetworkMode(ref).IsUserDefined() {
+			continue
+		}
+		nw, err := e.o.Networks.Get(ctx, ref)
+		if err != nil || nw.Name == ref || eps[nw.Name] != nil {
+			continue
+		}
+		eps[nw.Name] = eps[ref]
+		delete(eps, ref)
+		if req.HostConfig.NetworkMode == apicontainer.NetworkMode(ref) {
+			req.HostConfig.NetworkMode = apicontainer.NetworkMode(nw.Name)
+		}
+	}
+}
+
 // endpoints lists the networks to join, that of the mode first.
 func endpoints(s *container.Spec) []network.EndpointRequest {
 	mode := s.HostConfig.NetworkMode

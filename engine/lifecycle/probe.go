@@ -44,6 +44,13 @@ func (e *Engine) startProbe(u *unit) {
 	u.handle.probe = p
 }
 
+// forgetHealth drops what was known of an earlier life.
+func (u *unit) forgetHealth() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.handle.lastHealth = nil
+}
+
 // saveHealth remembers the verdict for the next daemon.
 func (e *Engine) saveHealth(u *unit, started time.Time, s apicontainer.HealthStatus) {
 	_ = u.owner.do(func() error {

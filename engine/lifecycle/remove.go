@@ -91,11 +91,11 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes bool) error 
 		}
 	}
 	e.stopProbe(u)
-	errs := []error{
-		e.closeNetwork(ctx, u),
-		e.leaveVolumes(ctx, u),
-		e.dropVolumes(ctx, s, volumes || s.HostConfig.AutoRemove),
+	errs := []error{e.closeNetwork(ctx, u)}
+	if st.Pid != 0 || s.HostConfig.AutoRemove {
+		errs = append(errs, e.leaveVolumes(ctx, u))
 	}
+	errs = append(errs, e.dropVolumes(ctx, s, volumes || s.HostConfig.AutoRemove))
 	if err := errors.Join(errs...); err != nil {
 		e.log.Error("release what a removed container held", "container", u.id, "err", err)
 	}
@@ -133,7 +133,7 @@ func (e *Engine) removeLater(u *unit) {
 	again := u.handle.restarting
 	u.mu.Unlock()
 	if again {
-		e.release(e.run, u)
+		e.release(context.WithoutCancel(e.run), u, false)
 		return
 	}
 	e.reaper.now(func() {

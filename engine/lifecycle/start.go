@@ -82,6 +82,7 @@ func (e *Engine) start(ctx context.Context, u *unit) error {
 		e.log.Error("container runs, but that could not be saved", "container", u.id, "err", serr)
 	}
 	e.emit(u, apievents.ActionStart, nil)
+	u.forgetHealth()
 	e.startProbe(u)
 	return nil
 }
@@ -150,10 +151,12 @@ func trimClass(err error) string {
 // the task; on failure all of it is undone.
 func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error) {
 	var done undo
+	phases := newPhases()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, done.run(ctx))
 		}
+		phases.log(ctx, e.log, u.id)
 	}()
 	joins, err := e.joins(u)
 	if err != nil {
@@ -178,6 +181,7 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 	if net.ns != nil {
 		defer net.ns.Close()
 	}
+	phases.end("network and volumes")
 	files, err := e.writeFiles(u, net)
 	if err != nil {
 		return st, err
@@ -186,6 +190,7 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 	if err != nil {
 		return st, err
 	}
+	phases.end("files and spec")
 	sf := task.StartFiles{NetNS: net.ns}
 	attach := u.takeAttach()
 	if len(attach) > 0 {
@@ -198,6 +203,7 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 			st, err = e.o.Tasks.Start(ctx, req, sf)
 		}
 	}
+	phases.end("task")
 	if err != nil {
 		for _, a := range attach[min(1, len(attach)):] {
 			_ = a.conn.Close()
