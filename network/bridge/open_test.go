@@ -2,7 +2,9 @@ package bridge
 
 import (
 	"context"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/wherry-engine/wherry/network"
 )
@@ -76,6 +78,45 @@ func BenchmarkOpenClose(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkOpenWarm is the part that a container start waits for, with
+// namespaces ready in the pool.
+func BenchmarkOpenWarm(b *testing.B) {
+	for _, bb := range []struct {
+		name, network string
+		ports         bool
+	}{{"plain", "bridge", false}, {"port", "bridge", true}, {"named", "front", false}} {
+		b.Run(bb.name, func(b *testing.B) {
+			h := newHost(b, func(o *Options) { o.PoolSize = 16 })
+			h.network("front", nil)
+			var open, closed []time.Duration
+			for range 64 {
+				for len(open)%16 == 0 && h.m.pool.Ready() < 16 {
+					time.Sleep(time.Millisecond)
+				}
+				req := network.SandboxRequest{ContainerID: newID(), Endpoints: on(bb.network)}
+				req.ID = network.SandboxID(req.ContainerID)
+				if bb.ports {
+					req.Ports = publishPorts("", "8080", "80/tcp")
+				}
+				start := time.Now()
+				s, ns, err := h.sb.Open(context.Background(), req)
+				open = append(open, time.Since(start))
+				check(b, err)
+				_ = ns.Close()
+				start = time.Now()
+				check(b, h.sb.Close(context.Background(), s.ID))
+				closed = append(closed, time.Since(start))
+			}
+			slices.Sort(open)
+			slices.Sort(closed)
+			b.ReportMetric(float64(open[len(open)/2].Microseconds()), "us-open")
+			b.ReportMetric(float64(open[len(open)/10].Microseconds()), "us-open-p10")
+			b.ReportMetric(float64(closed[len(closed)/2].Microseconds()), "us-close")
+			b.ReportMetric(0, "ns/op")
 		})
 	}
 }

@@ -74,14 +74,28 @@ func listen(typ int) (fd int, port uint16, err error) {
 
 // redirect writes the table in the namespace of the calling thread.
 func redirect(udp, tcp uint16) error {
+	err := writeTable(udp, tcp, false)
+	if errors.Is(err, unix.EEXIST) {
+		err = writeTable(udp, tcp, true)
+	}
+	if err != nil {
+		return fmt.Errorf("redirect name service: %w", err)
+	}
+	return nil
+}
+
+// writeTable makes the table. Replacing an earlier one makes the kernel wait
+// some 10 ms for what it removes, so that is only done where there is one.
+func writeTable(udp, tcp uint16, replace bool) error {
 	c, err := nftables.New()
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
+		return err
 	}
 	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
-	c.AddTable(t)
-	c.DelTable(t)
-	c.AddTable(t)
+	if replace {
+		c.DelTable(t)
+	}
+	c.CreateTable(t)
 	chain := c.AddChain(&nftables.Chain{
 		Name: "output", Table: t, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
@@ -102,8 +116,5 @@ func redirect(udp, tcp uint16) error {
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
 		}})
 	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("redirect name service: %w", err)
-	}
-	return nil
+	return c.Flush()
 }

@@ -93,6 +93,9 @@ func (p *Pool) Take(ctx context.Context) (*NS, error) {
 	return m.ns, m.err
 }
 
+// Ready is the number of namespaces that wait to be taken.
+func (p *Pool) Ready() int { return len(p.ready) }
+
 // Bare returns a namespace that has nothing but loopback.
 func (p *Pool) Bare(ctx context.Context) (*NS, error) {
 	want := order{bare: true, ch: make(chan made, 1)}
