@@ -11,7 +11,7 @@ import (
 	"github.com/wherry-engine/wherry/internal/testenv"
 )
 
-const trapTerm = "trap 'echo stopping; exit 0' TERM; while :; do sleep 0.05; done"
+const trapTerm = "trap 'echo stopping; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
 
 func TestCreateStartStop(t *testing.T) {
 	t.Parallel()
@@ -27,10 +27,10 @@ func TestCreateStartStop(t *testing.T) {
 		equal(t, "started", state(), "running 0")
 		cli.OK(t, "start", n) // already so
 		cli.Fails(t, 1, "running", "rm", n)
-		testenv.Eventually(t, "the trap is set", func() bool { return strings.Contains(cli.OK(t, "top", n), "sleep") })
+		testenv.Eventually(t, "the trap is set", func() bool { return cli.OK(t, "logs", n) == "ready" })
 		equal(t, "stop", cli.OK(t, "stop", n), n)
 		equal(t, "stopped", state(), "exited 0")
-		equal(t, "said", cli.OK(t, "logs", n), "stopping")
+		equal(t, "said", cli.OK(t, "logs", n), "ready\nstopping")
 		cli.OK(t, "stop", n)
 		cli.Fails(t, 1, "not running", "kill", n)
 		cli.OK(t, "restart", "-t", "0", n)
