@@ -23,8 +23,10 @@ type background struct {
 
 	jobs  chan func()
 	links chan string
-	once  sync.Once
 	wg    sync.WaitGroup
+
+	mu     sync.RWMutex
+	closed bool
 }
 
 const (
@@ -48,18 +50,26 @@ func newBackground(nl *rtnl.Conn, log *slog.Logger, group uint32) *background {
 	return b
 }
 
-// close waits for what is queued. Nothing may be queued afterwards.
+// close waits for what is queued. What comes later is left to the next daemon.
 func (b *background) close() {
-	b.once.Do(func() {
+	b.mu.Lock()
+	if !b.closed {
+		b.closed = true
 		close(b.jobs)
 		close(b.links)
-	})
+	}
+	b.mu.Unlock()
 	b.wg.Wait()
 }
 
 // remove deletes links, later.
 func (b *background) remove(names ...string) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
 	for _, name := range names {
+		if b.closed {
+			return
+		}
 		b.links <- name
 	}
 }
@@ -131,7 +141,9 @@ func (b *background) forgetFlows(list []nft.Port) {
 			flows = append(flows, conntrack.Flow{Proto: p.Proto, Port: p.Host.Port(), V6: p.Host.Addr().Is6()})
 		}
 	}
-	if len(flows) == 0 {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if len(flows) == 0 || b.closed {
 		return
 	}
 	b.jobs <- func() {

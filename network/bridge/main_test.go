@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"sync"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/wherry-engine/wherry/dataplane"
 	"github.com/wherry-engine/wherry/dataplane/client"
+	"github.com/wherry-engine/wherry/keeper"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/network/netns"
 	"github.com/wherry-engine/wherry/network/rtnl"
@@ -29,7 +31,22 @@ import (
 const inside = "WHERRY_TEST_NETNS"
 
 // TestMain runs the tests in a network namespace of their own.
+//
+// The keeper of a test starts this binary again as its helpers.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "keeper":
+			os.Exit(keeper.Main(os.Args[2:]))
+		case "net":
+			os.Exit(dataplane.Main(os.Args[2:]))
+		case "supervisor": // it has nothing to do here
+			end := make(chan os.Signal, 1)
+			signal.Notify(end, syscall.SIGTERM)
+			<-end
+			os.Exit(0)
+		}
+	}
 	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
 		os.Exit(m.Run())
 	}
