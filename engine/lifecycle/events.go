@@ -62,6 +62,7 @@ func (e *Engine) rejoin(ctx context.Context) error {
 		return fmt.Errorf("take over the supervisor: %w", err)
 	}
 	tasks := byID(inv)
+	var again []*unit
 	for _, u := range e.index.all() {
 		remove := false
 		_ = u.owner.do(func() error {
@@ -71,6 +72,9 @@ func (e *Engine) rejoin(ctx context.Context) error {
 				remove = e.applyTask(ctx, u, t)
 			case u.up():
 				remove = e.applyTask(ctx, u, e.lost(u))
+				if !remove && wantsStart(u) {
+					again = append(again, u)
+				}
 			}
 			return nil
 		})
@@ -81,6 +85,7 @@ func (e *Engine) rejoin(ctx context.Context) error {
 	for i := range inv.Execs {
 		e.execs.learn(inv.Execs[i])
 	}
+	e.reaper.now(func() { e.startAgain(again) })
 	return nil
 }
 

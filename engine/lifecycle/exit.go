@@ -13,6 +13,9 @@ import (
 	"github.com/wherry-engine/wherry/task"
 )
 
+// refreshPatience bounds a question that can go without an answer.
+const refreshPatience = time.Second
+
 // unknownExit is the exit code when nobody was left to see the real one.
 const unknownExit = 255
 
@@ -162,7 +165,9 @@ func (e *Engine) refresh(ctx context.Context, u *unit) {
 	if !u.up() {
 		return
 	}
-	t, err := e.o.Tasks.Status(ctx, string(u.id))
+	qctx, cancel := context.WithTimeout(ctx, refreshPatience)
+	t, err := e.o.Tasks.Status(qctx, string(u.id))
+	cancel()
 	if errdefs.IsNotFound(err) {
 		t, err = e.lost(u), nil
 	}
