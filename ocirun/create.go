@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,10 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	limits, err := r.cgroups.Limits(path, withStandardRules(req.Spec.Linux.Resources))
 	if err != nil {
 		return nil, fmt.Errorf("limits: %w", err)
+	}
+	// Somebody else's cgroup is not to be removed if this fails.
+	if pids, err := r.cgroups.Pids(path); err == nil && len(pids) > 0 {
+		return nil, fmt.Errorf("cgroup %s is in use by process %d: %w", path, pids[0], errdefs.ErrAlreadyExists)
 	}
 	if err := r.cgroups.Create(path); err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)

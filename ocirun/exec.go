@@ -16,8 +16,14 @@ import (
 )
 
 // joinable are the namespaces that a thread of this process enters before it
-// clones; the mount namespace is entered by the child.
-const joinable = unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
+// clones; joinLater are entered by the child: the mount namespace, because the
+// program is found in ours, and the cgroup namespace, because from within the
+// kernel does not let a clone into a cgroup that it was not in already
+// (nsdelegate).
+const (
+	joinable  = unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWPID
+	joinLater = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP
+)
 
 // Exec runs a further process in a container. A *StartError tells why it
 // could not be executed; then nothing is left to reap.
@@ -30,6 +36,15 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	}
 	cfg, fds, err := r.execConfig(req)
 	if err != nil {
+		return nil, err
+	}
+	defer r.refill()
+	proc, err := r.execByStandby(ctx, req, cfg)
+	if err == nil || !isOld(err) {
+		return proc, err
+	}
+	// The usual way: an init is started for it.
+	if cfg, fds, err = r.execConfig(req); err != nil {
 		return nil, err
 	}
 	b := &birth{cgroup: req.Cgroup, extra: req.ExtraFiles, enter: []nsFD{{int(req.PidFD.Fd()), joinable}}}
@@ -60,6 +75,12 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	return &Process{Pid: s.pid, PidFD: s.pidfd, Console: console}, nil
 }
 
+// isOld tells whether the way without an init standing by is to be taken: it
+// also covers v2 groups that have others inside.
+func isOld(err error) bool {
+	return errors.Is(err, errNoStandby) || errors.Is(err, unix.EBUSY)
+}
+
 func execSpawnError(err error) error {
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("exec: the container is not running: %w", errdefs.ErrFailedPrecondition)
@@ -85,7 +106,7 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 	}
 	w.KeepFDs = len(req.ExtraFiles)
 	return &wire.Config{
-		Join: true, JoinFD: 0, JoinFlags: unix.CLONE_NEWNS, RootFD: -1, UserNS: userNS, Process: w,
+		Join: true, JoinFD: 0, JoinFlags: joinLater, RootFD: -1, UserNS: userNS, Process: w,
 	}, []int{int(req.PidFD.Fd())}, nil
 }
 

@@ -66,7 +66,24 @@ func execIn(t testing.TB, r *Runtime, c *Container, spec *specs.Spec, change fun
 }
 
 func TestExec(t *testing.T) {
-	r := newRuntime(t)
+	t.Run("by an init standing by", func(t *testing.T) {
+		r := newRuntime(t)
+		testExec(t, r, func() {
+			r.refill()
+			r.standby.work.Wait()
+		})
+		if r.standby.used < 20 {
+			t.Errorf("used %d times only", r.standby.used)
+		}
+	})
+	t.Run("by a fresh init", func(t *testing.T) {
+		r := newRuntime(t)
+		r.noStandby = true
+		testExec(t, r, func() {})
+	})
+}
+
+func testExec(t *testing.T, r *Runtime, prepare func()) {
 	root := busyboxRoot(t)
 	req := sh(root, "exec sleep 60")
 	mem := int64(64 << 20)
@@ -91,6 +108,19 @@ func TestExec(t *testing.T) {
 		{"descriptors", nil, "ls /proc/self/fd", "0\n1\n2\n3\n", 0},
 		{"user", func(q *ExecRequest) { q.ResolveUser, q.User = true, "1000" }, "id; echo $HOME", "uid=1000(app) gid=1001(appgrp) groups=44(video),50(staff)\n/home/app\n", 0},
 		{"working directory", func(q *ExecRequest) { q.Process.Cwd = "/home/app" }, "pwd", "/home/app\n", 0},
+		{"no new privileges", func(q *ExecRequest) { q.Process.NoNewPrivileges = true }, "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status", "NoNewPrivs:\t1\nSeccomp:\t2\n", 0},
+		{"ambient capabilities", func(q *ExecRequest) {
+			q.ResolveUser, q.User = true, "app"
+			c := *q.Process.Capabilities
+			c.Inheritable, c.Ambient = []string{"CAP_NET_RAW"}, []string{"CAP_NET_RAW"}
+			q.Process.Capabilities = &c
+		}, "grep -E 'Cap(Prm|Eff|Amb)' /proc/self/status", "CapPrm:\t0000000000002000\nCapEff:\t0000000000002000\nCapAmb:\t0000000000002000\n", 0},
+		{"limits", func(q *ExecRequest) {
+			adj := 77
+			q.Process.OOMScoreAdj = &adj
+			q.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 50, Hard: 60}}
+		}, "ulimit -n; cat /proc/self/oom_score_adj", "50\n77\n", 0},
+		{"session", nil, "[ $(cut -d' ' -f6 /proc/$$/stat) = $$ ] && echo leader; grep -E 'SigBlk' /proc/self/status", "leader\nSigBlk:\t0000000000000000\n", 0},
 		{"orphan's parent", nil, "grep PPid /proc/self/status", "PPid:\t0\n", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -98,6 +128,7 @@ func TestExec(t *testing.T) {
 			if tt.name == "orphan's parent" {
 				script = "exec " + script
 			}
+			prepare()
 			res, err := execIn(t, r, c, req.Spec, tt.change, "sh", "-c", script)
 			if err != nil {
 				t.Fatal(err)
@@ -109,6 +140,7 @@ func TestExec(t *testing.T) {
 	}
 	t.Run("not found", func(t *testing.T) {
 		for range 20 {
+			prepare()
 			_, err := execIn(t, r, c, req.Spec, nil, "foo")
 			var se *StartError
 			if !errors.As(err, &se) || se.Code != 127 || se.Msg != `exec: "foo": executable file not found in $PATH` {
@@ -118,6 +150,7 @@ func TestExec(t *testing.T) {
 	})
 	t.Run("working directory of the host", func(t *testing.T) {
 		for _, dir := range []string{"/proc/self/fd/3", "/proc/self/fd/4", "/proc/self/fd/5", "/proc/self/fd/6", "/proc/self/fd/7", "/proc/self/fd/8", "/proc/self/fd/9"} {
+			prepare()
 			res, err := execIn(t, r, c, req.Spec, func(q *ExecRequest) { q.Process.Cwd = dir }, "ls")
 			if err == nil {
 				t.Errorf("%s: no error, %+v", dir, res)

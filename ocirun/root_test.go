@@ -39,13 +39,20 @@ func layers(t *testing.T) Root {
 	return root
 }
 
+// mountTable is what of the host's mounts has to do with this test.
 func mountTable(t *testing.T) string {
 	t.Helper()
+	var out strings.Builder
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(b)
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, strings.Split(t.Name(), "/")[0]) {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
 }
 
 func TestOpenRoot(t *testing.T) {

@@ -23,6 +23,9 @@ type Options struct {
 	// every container; it must dispatch its argument "init" to initproc.Main.
 	// Default /proc/self/exe.
 	Program string
+	// NoStandby keeps no init waiting for the next exec; for a process that
+	// makes one and ends.
+	NoStandby bool
 }
 
 // Runtime creates containers. It is safe for concurrent use.
@@ -34,6 +37,9 @@ type Runtime struct {
 	// held are the capabilities of this process: it can give no others.
 	held uint64
 
+	standby   standby
+	noStandby bool
+
 	mu     sync.Mutex
 	holder *holder // for kernels that cannot clone detached mounts, made when needed
 	// forceHolder is for tests on newer kernels.
@@ -42,7 +48,7 @@ type Runtime struct {
 
 // New makes the sealed copy of the program.
 func New(opts Options) (*Runtime, error) {
-	r := &Runtime{log: opts.Logger}
+	r := &Runtime{log: opts.Logger, noStandby: opts.NoStandby}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -69,6 +75,7 @@ func New(opts Options) (*Runtime, error) {
 
 // Close releases what New made. Containers go on running.
 func (r *Runtime) Close() error {
+	r.standby.close()
 	r.mu.Lock()
 	h := r.holder
 	r.holder = nil

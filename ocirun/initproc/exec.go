@@ -51,13 +51,17 @@ func (s *setup) exec() error {
 	if err := s.closeRest(); err != nil {
 		return err
 	}
-	if err := s.lockDown(); err != nil {
-		return err
-	}
 	path, err := unix.BytePtrFromString(file)
 	if err != nil {
 		return err
 	}
+	if s.cfg.Fork {
+		return s.forkExec(file, path, argv, env)
+	}
+	if err := s.lockDown(); err != nil {
+		return err
+	}
+	unblockSignals()
 	_, _, errno := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])))
 	return execError(file, errno)
 }

@@ -37,6 +37,9 @@ func Main(args []string) int {
 	unix.CloseOnExec(fd)
 	s := &setup{conn: wire.Conn{FD: fd}, proc: -1, root: -1, newProc: -1, null: -1, console: -1}
 	err = s.run()
+	if errors.Is(err, errForked) {
+		return 0
+	}
 	if errors.Is(err, io.EOF) {
 		return 1 // whoever wanted the container is gone
 	}
@@ -56,7 +59,9 @@ type setup struct {
 	null    int // the host's /dev/null
 	root    int // the root of the container
 	console int // master of the pseudo-terminal
-	user    user
+	// cgroupNS of the container, for a process to be forked.
+	cgroupNS int
+	user     user
 	// chdirLater: the working directory can be entered by the user only.
 	chdirLater bool
 }
@@ -121,13 +126,19 @@ func (s *setup) run() error {
 		return fmt.Errorf("open /proc: %w", err)
 	}
 	unix.Umask(0)
-	if s.cfg.Join {
+	switch {
+	case s.cfg.Fork:
+		err = s.steps(
+			step{"join", s.joinToFork},
+			step{"terminal", s.openConsole},
+		)
+	case s.cfg.Join:
 		err = s.steps(
 			step{"join", s.join},
 			step{"session", s.session},
 			step{"terminal", s.openConsole},
 		)
-	} else {
+	default:
 		err = s.steps(
 			step{"namespaces", s.namespaces},
 			step{"session", s.session},

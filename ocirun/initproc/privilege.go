@@ -10,11 +10,13 @@ import (
 
 // capability numbers used here.
 const (
-	capSysAdmin = uint64(1) << unix.CAP_SYS_ADMIN
+	capSysAdmin    = uint64(1) << unix.CAP_SYS_ADMIN
+	capDACOverride = uint64(1) << unix.CAP_DAC_OVERRIDE
 )
 
 // dropPrivileges becomes the user. CAP_SYS_ADMIN stays permitted, yet not
-// effective, for the one thing that comes last: the seccomp filter.
+// effective, for the one thing that comes last: the seccomp filter; and what
+// the fork of a process needs, if there is one.
 func (s *setup) dropPrivileges() error {
 	p := &s.cfg.Process
 	if p.ResolveUser && s.user.uid != 0 {
@@ -47,7 +49,11 @@ func (s *setup) dropPrivileges() error {
 	if err != nil {
 		return err
 	}
-	return setCaps(p.Effective, p.Permitted|permitted&capSysAdmin, p.Inheritable)
+	later := capSysAdmin
+	if s.cfg.Fork {
+		later |= capDACOverride
+	}
+	return setCaps(p.Effective, p.Permitted|permitted&later, p.Inheritable)
 }
 
 // becomeUser sets the ids of this thread, the one that execs.
@@ -101,16 +107,22 @@ func (s *setup) lockDown() error {
 
 // filterAsAdmin loads the filter with the capability it needs.
 func (s *setup) filterAsAdmin() error {
+	if err := raise(capSysAdmin); err != nil {
+		return err
+	}
+	return s.loadFilter()
+}
+
+// raise makes capabilities effective, as far as they are permitted.
+func raise(caps uint64) error {
 	effective, permitted, inheritable, err := getCaps()
 	if err != nil {
 		return err
 	}
-	if effective&capSysAdmin == 0 {
-		if err := setCaps(effective|permitted&capSysAdmin, permitted, inheritable); err != nil {
-			return err
-		}
+	if caps &= permitted &^ effective; caps == 0 {
+		return nil
 	}
-	return s.loadFilter()
+	return setCaps(effective|caps, permitted, inheritable)
 }
 
 // sockFprog is struct sock_fprog.
@@ -173,11 +185,15 @@ func getCaps() (effective, permitted, inheritable uint64, err error) {
 	return join(d[0].Effective, d[1].Effective), join(d[0].Permitted, d[1].Permitted), join(d[0].Inheritable, d[1].Inheritable), nil
 }
 
-func setCaps(effective, permitted, inheritable uint64) error {
-	d := [2]unix.CapUserData{
+func capData(effective, permitted, inheritable uint64) [2]unix.CapUserData {
+	return [2]unix.CapUserData{
 		{Effective: uint32(effective), Permitted: uint32(permitted), Inheritable: uint32(inheritable)},
 		{Effective: uint32(effective >> 32), Permitted: uint32(permitted >> 32), Inheritable: uint32(inheritable >> 32)},
 	}
+}
+
+func setCaps(effective, permitted, inheritable uint64) error {
+	d := capData(effective, permitted, inheritable)
 	h := capHeader
 	if err := unix.Capset(&h, &d[0]); err != nil {
 		return fmt.Errorf("set capabilities: %w", err)

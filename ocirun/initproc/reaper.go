@@ -42,6 +42,7 @@ func (s *setup) becomeReaper(file string) error {
 	if err := s.lockDown(); err != nil {
 		return err
 	}
+	unblockSignals()
 	empty := []byte{0}
 	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(prog), uintptr(unsafe.Pointer(&empty[0])),
 		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])), unix.AT_EMPTY_PATH, 0)
@@ -83,8 +84,7 @@ func reap(socket string, args []string) int {
 	unix.CloseOnExec(fd)
 	conn := wire.Conn{FD: fd}
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
-	signal.Ignore(unix.SIGTTIN, unix.SIGTTOU)
+	signal.Notify(signals) // all: an ignored one would be ignored by the program, too
 
 	pid, err := startChild(args[0], args[1:])
 	if err != nil {
@@ -104,7 +104,8 @@ func reap(socket string, args []string) int {
 	for sig := range signals {
 		s, _ := sig.(syscall.Signal)
 		if s != unix.SIGCHLD {
-			if s != unix.SIGURG { // the Go runtime's own
+			// The Go runtime's own, and what a terminal says to its background.
+			if s != unix.SIGURG && s != unix.SIGTTIN && s != unix.SIGTTOU {
 				_ = unix.Kill(pid, s)
 			}
 			continue

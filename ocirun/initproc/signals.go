@@ -33,3 +33,9 @@ func heedSignals() {
 		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, sigSetSize, 0, 0)
 	}
 }
+
+// unblockSignals empties this thread's mask, which exec(2) keeps as well.
+func unblockSignals() {
+	var none uint64
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&none)), 0, sigSetSize, 0, 0)
+}

@@ -10,6 +10,14 @@ type Config struct {
 	Join      bool
 	JoinFD    int
 	JoinFlags int
+	// Fork is set for an init that stood by: it joins (JoinFlags are all
+	// namespaces) and then forks the process as its own sibling. Stdio are the
+	// standard streams, CgroupTasks the v1 directories to enter, CgroupFD the v2
+	// directory or -1.
+	Fork        bool
+	StdioFD     [3]int
+	CgroupTasks []string
+	CgroupFD    int
 
 	// Enter are namespaces to enter before anything else: index of a
 	// descriptor and its CLONE_NEW flag.

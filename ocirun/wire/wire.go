@@ -11,6 +11,7 @@
 //	   │                                               │ root, user, look-up of the program
 //	   │◀──────────────────────── Ready, [tty master] ─│
 //	   │ Continue ────────────────────────────────────▶│  Start; an exec gets it at once
+//	   │◀─────────────────────── Forked, pidfd ────────│  only if Config.Fork
 //	   │                                               │ seccomp, execve
 //	   │◀──────────────────────── end of file ─────────│  the program runs
 //
@@ -40,6 +41,7 @@ const (
 	KindHooks
 	KindContinue
 	KindReady
+	KindForked
 	KindFailure
 )
 
@@ -66,6 +68,10 @@ type Failure struct {
 	// Code is 126 or 127 if the user's program is to blame, else 0.
 	Code int32
 }
+
+// Forked names the process that an init which stood by has forked; a pidfd
+// goes with it. End of file or Failure follow.
+type Forked struct{ Pid int32 }
 
 // Send writes one message; v is a pointer to the body or nil.
 func (c Conn) Send(kind Kind, v any, fds ...int) error {

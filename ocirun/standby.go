@@ -1,0 +1,186 @@
+package ocirun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
+)
+
+// standby keeps one init that has started and waits for a configuration, so
+// that an exec need not wait for a Go program to start.
+type standby struct {
+	mu     sync.Mutex
+	ready  *spawned
+	making bool
+	closed bool
+	used   int // by tests
+	work   sync.WaitGroup
+}
+
+// take returns the init that stands by, or nil.
+func (s *standby) take() *spawned {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	got := s.ready
+	s.ready = nil
+	if got != nil {
+		s.used++
+	}
+	return got
+}
+
+// refill starts another one in the background.
+func (r *Runtime) refill() {
+	s := &r.standby
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.making || s.ready != nil || r.noStandby {
+		return
+	}
+	s.making = true
+	s.work.Go(func() {
+		made, err := r.spawn(&birth{})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.making = false
+		switch {
+		case err != nil:
+			r.log.Debug("no init stands by", "err", err)
+		case s.closed:
+			made.discard()
+		default:
+			s.ready = made
+		}
+	})
+}
+
+func (s *standby) close() {
+	s.mu.Lock()
+	s.closed = true
+	ready := s.ready
+	s.ready = nil
+	s.mu.Unlock()
+	if ready != nil {
+		ready.discard()
+	}
+	s.work.Wait()
+}
+
+// discard ends an init and forgets it.
+func (s *spawned) discard() {
+	unix.Close(s.conn.FD)
+	s.kill()
+	s.pidfd.Close()
+}
+
+// errNoStandby: the usual way is to be taken.
+var errNoStandby = errors.New("no init stands by")
+
+// execByStandby runs the process through the init that stands by. It returns
+// errNoStandby if there is none or it did not answer.
+func (r *Runtime) execByStandby(ctx context.Context, req *ExecRequest, cfg *wire.Config) (*Process, error) {
+	if cfg.UserNS || len(req.ExtraFiles) > 0 || req.Process.Terminal && cfg.Process.KeepFDs > 0 {
+		return nil, errNoStandby
+	}
+	s := r.standby.take()
+	if s == nil {
+		return nil, errNoStandby
+	}
+	// It ends by itself; whoever waits for the process need not wait for it.
+	defer r.standby.work.Go(func() {
+		s.reap()
+		s.pidfd.Close()
+		unix.Close(s.conn.FD)
+	})
+	stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0) })
+	defer stop()
+	fds, closeFDs, err := r.forkConfig(req, cfg)
+	if err != nil {
+		_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
+		return nil, err
+	}
+	err = errors.Join(s.send(wire.KindConfig, cfg, fds...), s.send(wire.KindContinue, nil))
+	closeFDs()
+	runtime.KeepAlive(req)
+	if err != nil {
+		_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
+		return nil, fmt.Errorf("configure exec: %w", err)
+	}
+	return s.forked(ctx)
+}
+
+// forkConfig completes the configuration and lists its descriptors.
+func (r *Runtime) forkConfig(req *ExecRequest, cfg *wire.Config) (fds []int, done func(), err error) {
+	done = func() {}
+	cfg.Fork, cfg.JoinFD, cfg.JoinFlags, cfg.CgroupFD = true, 0, joinable|joinLater, -1
+	fds = []int{int(req.PidFD.Fd())}
+	for i, f := range []*os.File{req.Stdin, req.Stdout, req.Stderr} {
+		if f == nil || req.Process.Terminal {
+			f = r.null
+		}
+		cfg.StdioFD[i] = len(fds)
+		fds = append(fds, int(f.Fd()))
+	}
+	for i := range r.cgroups.All {
+		if h := &r.cgroups.All[i]; !h.Unified {
+			cfg.CgroupTasks = append(cfg.CgroupTasks, h.Dir(req.Cgroup))
+		}
+	}
+	cg, err := r.cgroups.OpenUnified(req.Cgroup)
+	if err != nil {
+		return nil, done, err
+	}
+	if cg >= 0 {
+		cfg.CgroupFD = len(fds)
+		fds = append(fds, cg)
+		done = func() { unix.Close(cg) }
+	}
+	return fds, done, nil
+}
+
+// forked reads Ready, Forked and the outcome.
+func (s *spawned) forked(ctx context.Context) (*Process, error) {
+	msg, err := s.conn.Receive()
+	switch {
+	case errors.Is(err, io.EOF) && ctx.Err() == nil:
+		return nil, errNoStandby // it had died before
+	case err != nil:
+		return nil, errors.Join(ctx.Err(), err)
+	}
+	if err := failureOf(msg); err != nil {
+		return nil, err
+	}
+	p := &Process{Console: consoleOf(msg)}
+	if msg, err = s.receive(ctx); err == nil && msg.Kind != wire.KindForked {
+		err = fmt.Errorf("init sent an unexpected message %d", msg.Kind)
+	}
+	if err != nil {
+		closeFile(p.Console)
+		return nil, err
+	}
+	var f wire.Forked
+	if err := msg.Decode(&f); err != nil || len(msg.FDs) != 1 {
+		closeFile(p.Console)
+		return nil, fmt.Errorf("init sent a wrong message: %w", err)
+	}
+	p.Pid, p.PidFD = int(f.Pid), os.NewFile(uintptr(msg.FDs[0]), "pidfd")
+	msg, err = s.conn.Receive()
+	if errors.Is(err, io.EOF) {
+		return p, nil
+	}
+	if err == nil {
+		err = failureOf(msg)
+	}
+	(&spawned{pid: p.Pid, pidfd: p.PidFD}).kill()
+	p.PidFD.Close()
+	closeFile(p.Console)
+	return nil, err
+}
