@@ -190,6 +190,10 @@ func TestPorts(t *testing.T) {
 			t.Errorf("%s: %v", p, got)
 		}
 	}
+	only4 := h.open(network.SandboxRequest{Endpoints: on("bridge"), Ports: publishPorts("0.0.0.0", "9300", "80/tcp")})
+	if got := only4.Ports[apinetwork.MustParsePort("80/tcp")]; len(got) != 1 {
+		t.Errorf("on 0.0.0.0: %v", got)
+	}
 	if p := a.Ports[apinetwork.MustParsePort("90/tcp")][0].HostPort; p != "9100" {
 		t.Errorf("first of the range: %s", p)
 	}

@@ -65,7 +65,8 @@ type Options struct {
 	// Pools that subnets are taken from; Docker's if empty.
 	Pools []ipam.Pool
 	MTU   int // bytes; 1500 if 0
-	// BindIP is where ports are published when no address is given (--ip).
+	// BindIP is where ports are published when no address is given (--ip). The
+	// zero value and 0.0.0.0 mean all addresses of both families.
 	BindIP netip.Addr
 	// IPv6 enables IPv6 on the default bridge.
 	IPv6 bool
@@ -173,6 +174,9 @@ func (o *Options) defaults() {
 	}
 	if len(o.Pools) == 0 {
 		o.Pools = ipam.DefaultPools()
+	}
+	if o.BindIP == netip.IPv4Unspecified() {
+		o.BindIP = netip.Addr{}
 	}
 	if o.PoolSize == 0 {
 		o.PoolSize = defaultPoolSize

@@ -65,6 +65,9 @@ func (r *record) option(k, v string) (err error) {
 		if r.BindIP, err = netip.ParseAddr(v); err != nil {
 			return invalidOption(k, v, "is not an IP address")
 		}
+		if r.BindIP == netip.IPv4Unspecified() {
+			r.BindIP = netip.Addr{} // all addresses, as by default
+		}
 	case optMTU, "mtu":
 		mtu, err := strconv.Atoi(v)
 		if err != nil || mtu < 68 || mtu > 65535 {

@@ -140,7 +140,7 @@ func (m *Manager) hostAddrs(want netip.Addr, n *netw, only6 bool) []netip.Addr {
 	}
 	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	switch {
-	case want.IsValid() && (want != any4 || n.BindIP != any4):
+	case want.IsValid():
 		return []netip.Addr{want.Unmap()}
 	case !m.ip6:
 		return []netip.Addr{any4}
