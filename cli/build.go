@@ -41,7 +41,7 @@ type builder struct {
 
 	file, target, network, platform, iidfile, cgroupParent, isolation string
 	tags, args, labels, hosts, cacheFrom, security                    []string
-	quiet, noCache, pull, remove, forceRemove                         bool
+	quiet, noCache, pull, remove, forceRemove, compress               bool
 	memory, memorySwap, shm                                           opts.Bytes
 	cpuShares, cpuPeriod, cpuQuota                                    int64
 	cpusetCPUs, cpusetMems                                            string
@@ -78,7 +78,8 @@ func (b *builder) flags(f *pflag.FlagSet) {
 	f.StringVar(&b.target, "target", "", "Set the target build stage to build.")
 	f.Var(&b.ulimits, "ulimit", "Ulimit options")
 	ignoreTrust(f)
-	refuse(f, "squash", "compress", "allow", "annotation", "attest", "build-context", "builder", "cache-to", "call",
+	f.BoolVar(&b.compress, "compress", false, "Compress the build context using gzip")
+	refuse(f, "squash", "allow", "annotation", "attest", "build-context", "builder", "cache-to", "call",
 		"check", "debug", "load", "metadata-file", "no-cache-filter", "output", "policy", "progress", "provenance", "push",
 		"sbom", "secret", "ssh")
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -128,12 +129,21 @@ func (b *builder) dirSource(arg string) (*buildSource, error) {
 	pr, pw := io.Pipe()
 	src.body, src.pipe = pr, pr
 	go func() {
-		w := tar.NewWriter(pw)
+		var to io.Writer = pw
+		var zip *gzip.Writer
+		if b.compress {
+			zip = gzip.NewWriter(pw)
+			to = zip
+		}
+		w := tar.NewWriter(to)
 		err := archive.Write(w, dir, archive.WriteOptions{Skip: ig.Skip, ZeroOwner: true})
 		if err == nil && content != nil {
 			err = addFile(w, stdinDockerfile, content)
 		}
 		err = firstError(err, w.Close())
+		if zip != nil {
+			err = firstError(err, zip.Close())
+		}
 		src.failed <- err
 		_ = pw.CloseWithError(err)
 	}()

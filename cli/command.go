@@ -97,6 +97,9 @@ func (c *command) build(a *app, name string) *cobra.Command {
 		_ = f.MarkHidden("help")
 	}
 	cc.SetFlagErrorFunc(flagError)
+	cc.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return a.completeArgs(cmd.Context(), c, args)
+	}
 	cc.Args = func(cmd *cobra.Command, args []string) error { return c.checkArgs(a, cmd, args) }
 	cc.RunE = func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }
 	cc.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.commandHelp(c, cmd) })

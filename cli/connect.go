@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/wherry-engine/wherry/cli/config"
+	"github.com/wherry-engine/wherry/cli/opts"
 	"github.com/wherry-engine/wherry/client"
 	"github.com/wherry-engine/wherry/internal/version"
 )
@@ -41,7 +42,7 @@ func (a *app) clientOptions() (client.Options, error) {
 	o := client.Options{
 		Version:   os.Getenv("DOCKER_API_VERSION"),
 		UserAgent: "Wherry-Client/" + version.Version + " (linux)",
-		Headers:   a.config().HTTPHeaders,
+		Headers:   a.headers(),
 	}
 	name, err := a.contextName()
 	if err != nil {
@@ -57,6 +58,26 @@ func (a *app) clientOptions() (client.Options, error) {
 		o.TLS, err = a.tlsConfig()
 	}
 	return o, err
+}
+
+// headers are those of config.json, or of $DOCKER_CUSTOM_HEADERS: NAME=VALUE
+// fields separated by commas, quoted as in CSV.
+func (a *app) headers() map[string]string {
+	env := os.Getenv("DOCKER_CUSTOM_HEADERS")
+	if env == "" {
+		return a.config().HTTPHeaders
+	}
+	fields, err := opts.Fields(env)
+	if err != nil {
+		fmt.Fprintf(a.err, "WARNING: Ignoring custom headers from DOCKER_CUSTOM_HEADERS: %v\n", err)
+		return nil
+	}
+	h := map[string]string{}
+	for _, f := range fields {
+		k, v, _ := strings.Cut(f, "=")
+		h[strings.TrimSpace(k)] = v
+	}
+	return h
 }
 
 // contextName chooses: --context, then "default" if a host is named by flag or

@@ -28,7 +28,7 @@ func refuse(f *pflag.FlagSet, names ...string) {
 
 func takesNoValue(name string) bool {
 	switch name {
-	case "squash", "compress", "tree", "cluster", "use-api-socket", "load", "push", "check", "debug":
+	case "squash", "tree", "cluster", "use-api-socket", "load", "push", "check", "debug":
 		return true
 	}
 	return false

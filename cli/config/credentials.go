@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -36,8 +37,28 @@ func (f *File) helper(key string) string {
 	return f.CredsStore
 }
 
+// environment returns the entry of $DOCKER_AUTH_CONFIG, which has the form of
+// config.json and comes before what is stored.
+func environment(key string) (Auth, bool) {
+	text := os.Getenv("DOCKER_AUTH_CONFIG")
+	if text == "" {
+		return Auth{}, false
+	}
+	var env struct {
+		Auths map[string]Auth `json:"auths"`
+	}
+	if json.Unmarshal([]byte(text), &env) != nil {
+		return Auth{}, false
+	}
+	a, ok := env.Auths[key]
+	return a, ok
+}
+
 // Credentials returns what is stored for key; the zero value if nothing is.
 func (f *File) Credentials(key string) (registry.AuthConfig, error) {
+	if a, ok := environment(key); ok {
+		return a.decode(key)
+	}
 	if h := f.helper(key); h != "" {
 		return helperGet(h, key)
 	}
