@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -68,6 +69,7 @@ func run(args []string, log *slog.Logger) error {
 	if *execRoot == "" {
 		return errors.New("--exec-root is missing")
 	}
+	closeInherited(*readyFD)
 	frugal()
 	k := &keeper{execRoot: *execRoot, dataRoot: *dataRoot, log: log, roles: map[string]*role{}, stopped: make(chan struct{})}
 	if *readyFD >= 0 {
@@ -89,6 +91,24 @@ func frugal() {
 	debug.SetGCPercent(25)
 	RaiseFileLimit()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU)
+}
+
+// closeInherited closes what whoever started us forgot to mark close-on-exec,
+// such as a shell's pipe that somebody waits to be closed: we live long.
+func closeInherited(except int) {
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, d := range all {
+		fd, err := strconv.Atoi(d.Name())
+		if err != nil || fd <= 2 || fd == except {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			_ = unix.Close(fd)
+		}
+	}
 }
 
 // RaiseFileLimit lets the process open as many files as the kernel grants.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -132,4 +134,31 @@ func cpu(t testing.TB, pid int) time.Duration {
 		t.Fatal(err1, err2)
 	}
 	return time.Duration(user+sys) * 10 * time.Millisecond
+}
+
+func BenchmarkExec(b *testing.B) {
+	box := newBox(b)
+	req := box.request("sleep 1000")
+	box.start(req, task.StartFiles{})
+	n := 0
+	var start, end time.Duration
+	for b.Loop() {
+		n++
+		client, server := socketPair(b)
+		t0 := time.Now()
+		_, err := box.client.Exec(box.ctx, task.ExecRequest{
+			ID: req.ID, ExecID: strconv.Itoa(n), Process: &specs.Process{Args: []string{"/bin/true"}, Cwd: "/"},
+			Attach: task.AttachRequest{Stdout: true, Stderr: true, Framed: true},
+		}, server)
+		if err != nil {
+			b.Fatal(err)
+		}
+		t1 := time.Now()
+		server.Close()
+		readAll(b, client)
+		start, end = start+t1.Sub(t0), end+time.Since(t1)
+		client.Close()
+	}
+	b.ReportMetric(float64(start.Microseconds())/float64(b.N), "start-us")
+	b.ReportMetric(float64(end.Microseconds())/float64(b.N), "end-us")
 }

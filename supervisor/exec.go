@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/keeper/exits"
@@ -184,6 +185,19 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 	return e, p.Pid, nil
 }
 
+// execSpec is what execs need of a specification: little enough to be kept.
+func execSpec(s *specs.Spec) *specs.Spec {
+	small := &specs.Spec{Version: s.Version, Process: &specs.Process{}, Linux: &specs.Linux{}}
+	if p := s.Process; p != nil {
+		small.Process.ApparmorProfile, small.Process.SelinuxLabel, small.Process.NoNewPrivileges = p.ApparmorProfile, p.SelinuxLabel, p.NoNewPrivileges
+	}
+	if l := s.Linux; l != nil {
+		small.Linux.Namespaces, small.Linux.Seccomp, small.Linux.Personality = l.Namespaces, l.Seccomp, l.Personality
+		small.Linux.UIDMappings, small.Linux.GIDMappings, small.Linux.CgroupsPath = l.UIDMappings, l.GIDMappings, l.CgroupsPath
+	}
+	return small
+}
+
 // enterExec claims the exec's ID and gives the request the task's init.
 func (t *taskEntry) enterExec(e *execEntry, er *ocirun.ExecRequest) (closeInit func(), err error) {
 	t.mu.Lock()
@@ -200,6 +214,7 @@ func (t *taskEntry) enterExec(e *execEntry, er *ocirun.ExecRequest) (closeInit f
 	if err != nil {
 		return nil, err
 	}
+	er.Spec, er.SystemdCgroup = t.spec, t.systemd
 	er.Pid, er.PidFD, er.Cgroup = t.st.Pid, os.NewFile(uintptr(fd), "pidfd"), t.st.Cgroup
 	if t.execs == nil {
 		t.execs = map[string]*execEntry{}

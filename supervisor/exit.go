@@ -73,7 +73,7 @@ func (t *taskEntry) noteExit(now time.Time, code int, known, oom bool) (restart 
 	}
 	st := t.statusLocked()
 	ran := now.Sub(st.StartedAt)
-	t.pidfd, t.exitTok, t.start, t.io = -1, 0, 0, nil
+	t.pidfd, t.exitTok, t.start, t.io, t.spec = -1, 0, 0, nil, nil
 	st.Pid, st.FinishedAt, st.ExitCode, st.ExitUnknown, st.OOMKilled = 0, now, code, !known, oom
 	restart = !st.Stopped && !t.deleted && t.wantsRestart(st.Restarts, code)
 	st.State = task.Exited

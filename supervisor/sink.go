@@ -28,7 +28,7 @@ type sink struct {
 
 	mu     sync.Mutex // the writer's owner
 	w      logs.Writer
-	tailed [3]bool // a tail is saved, by stream
+	tailed [3]bool // a tail was saved, by stream
 
 	lastMu sync.Mutex
 	last   string // last error
@@ -124,7 +124,7 @@ func (s *sink) saveTail(stream logs.Stream, batch uint64) {
 	if err := s.journal.saveTail(s.id, stream, tail{batch, pending}); err != nil {
 		s.failed(err)
 	}
-	s.tailed[stream] = len(pending) > 0
+	s.tailed[stream] = true
 }
 
 func (s *sink) failed(err error) {
@@ -186,7 +186,7 @@ func (s *sink) close() {
 	}
 	for stream := range s.tailed {
 		if s.tailed[stream] {
-			if err := s.journal.saveTail(s.id, logs.Stream(stream), tail{}); err != nil {
+			if err := s.journal.removeTail(s.id, logs.Stream(stream)); err != nil {
 				s.failed(err)
 			}
 		}
@@ -209,7 +209,7 @@ func (s *sink) recover(ctx context.Context) error {
 		if err != nil {
 			errs = append(errs, err)
 		}
-		s.tailed[stream] = len(t.text) > 0
+		s.tailed[stream] = t.batch != 0
 		text := t.text
 		skip := 0 // lines of text that are in the log already
 		for _, sl := range left {

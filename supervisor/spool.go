@@ -229,20 +229,30 @@ func (j *journal) tail(id string, s logs.Stream) string {
 	return filepath.Join(j.dir, fmt.Sprintf("%s.tail%d", id, s))
 }
 
+// saveTail writes the file: the number of the batch, the length of the text,
+// both little endian, and the text.
 func (j *journal) saveTail(id string, s logs.Stream, t tail) error {
-	if len(t.text) == 0 {
-		return removeIfThere(j.tail(id, s))
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, tailHead+len(t.text)), t.batch)
+	b = append(binary.LittleEndian.AppendUint32(b, uint32(len(t.text))), t.text...)
+	if len(b) <= inPlace {
+		return writeStart(j.tail(id, s), b)
 	}
-	return replaceFile(j.tail(id, s), append(binary.LittleEndian.AppendUint64(nil, t.batch), t.text...))
+	return replaceFile(j.tail(id, s), b)
 }
+
+const tailHead = 12
 
 func (j *journal) loadTail(id string, s logs.Stream) (tail, error) {
 	b, err := os.ReadFile(j.tail(id, s))
 	if errors.Is(err, os.ErrNotExist) {
 		return tail{}, nil
 	}
-	if err != nil || len(b) < 8 {
+	if err != nil || len(b) < tailHead {
 		return tail{}, err
 	}
-	return tail{binary.LittleEndian.Uint64(b), b[8:]}, nil
+	text := b[tailHead:]
+	n := min(int(binary.LittleEndian.Uint32(b[8:])), len(text))
+	return tail{binary.LittleEndian.Uint64(b), text[:n]}, nil
 }
+
+func (j *journal) removeTail(id string, s logs.Stream) error { return removeIfThere(j.tail(id, s)) }

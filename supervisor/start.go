@@ -327,6 +327,7 @@ func (l *launch) publish() error {
 	// The moment is that before the process, which may be quick.
 	t.st = task.Status{ID: t.id, Pid: l.c.pid, Cgroup: l.c.cgroup, Restarts: restarts, StartedAt: time.Now()}
 	t.pidfd, t.io, t.noStdin = pidfd, l.io, false
+	t.spec, t.systemd = execSpec(l.req.Spec), l.req.SystemdDriver
 	t.shared = !hasNamespace(l.req.Spec, specs.PIDNamespace)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/task"
@@ -26,7 +27,9 @@ type taskEntry struct {
 
 	mu       sync.Mutex
 	st       task.Status // State "": never ran yet
-	start    uint64      // start time of st.Pid
+	spec     *specs.Spec // what execs need of it, while it runs
+	systemd  bool
+	start    uint64 // start time of st.Pid
 	policy   task.RestartPolicy
 	stdio    task.Stdio
 	pidfd    int // -1 if it does not run
