@@ -6,6 +6,7 @@ import (
 	"github.com/wherry-engine/wherry/api/distribution"
 	"github.com/wherry-engine/wherry/api/images"
 	"github.com/wherry-engine/wherry/api/networks"
+	"github.com/wherry-engine/wherry/api/plugins"
 	"github.com/wherry-engine/wherry/api/system"
 	"github.com/wherry-engine/wherry/api/volumes"
 )
@@ -109,14 +110,14 @@ func Routes(g Groups) []Route {
 		{"POST", "/nodes/{id}/update", "", nil}, // NodeUpdate
 
 		// plugins
-		{"GET", "/plugins", "", nil},                        // PluginList
-		{"POST", "/plugins/create", "", nil},                // PluginCreate
-		{"GET", "/plugins/privileges", "", nil},             // GetPluginPrivileges
-		{"POST", "/plugins/pull", "", nil},                  // PluginPull
-		{"DELETE", "/plugins/{name:.*}", "", nil},           // PluginDelete
-		{"POST", "/plugins/{name:.*}/disable", "", nil},     // PluginDisable
-		{"POST", "/plugins/{name:.*}/enable", "", nil},      // PluginEnable
-		{"GET", "/plugins/{name:.*}/json", "", nil},         // PluginInspect
+		{"GET", "/plugins", "", plugins.List},
+		{"POST", "/plugins/create", "", nil},            // PluginCreate
+		{"GET", "/plugins/privileges", "", nil},         // GetPluginPrivileges
+		{"POST", "/plugins/pull", "", nil},              // PluginPull
+		{"DELETE", "/plugins/{name:.*}", "", nil},       // PluginDelete
+		{"POST", "/plugins/{name:.*}/disable", "", nil}, // PluginDisable
+		{"POST", "/plugins/{name:.*}/enable", "", nil},  // PluginEnable
+		{"GET", "/plugins/{name:.*}/json", "", plugins.Inspect},
 		{"POST", "/plugins/{name:.*}/push", "", nil},        // PluginPush
 		{"POST", "/plugins/{name:.*}/set", "", nil},         // PluginSet
 		{"POST", "/plugins/{name:.*}/upgrade", "1.26", nil}, // PluginUpgrade

@@ -155,11 +155,6 @@ func (e *Engine) build(ctx context.Context, spec *container.Spec, img image.Imag
 			return err
 		}
 	}
-	if dir := filepath.Dir(spec.LogPath); spec.LogPath != "" && dir != e.dir(spec.ID) {
-		if err := os.Mkdir(dir, 0o710); err != nil {
-			return err
-		}
-	}
 	if err := e.makeVolumes(ctx, spec, &done); err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (s *Store) setName(ctx context.Context, name string, target ocispec.Descrip
 
 // Name points a name, as the records have it, at an image's target.
 func (s *Store) Name(ctx context.Context, name string, target ocispec.Descriptor) error {
-	return s.setName(ctx, name, target, nil)
+	return s.setName(s.context(ctx), name, target, nil)
 }
 
 // namesOf lists the records of a target.
