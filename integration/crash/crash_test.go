@@ -320,7 +320,7 @@ func (l *load) checkData() {
 				l.t.Error(err)
 			}
 			for _, e := range entries {
-				if !strings.HasSuffix(e.Name(), ".db") {
+				if !strings.HasSuffix(e.Name(), ".db") && !strings.HasPrefix(e.Name(), ".") {
 					left = append(left, e.Name())
 				}
 			}
@@ -329,7 +329,7 @@ func (l *load) checkData() {
 			}
 		}
 		if len(left) != 0 {
-			l.t.Errorf("left in %s: %d entries, the first is %s", dir, len(left), left[0])
+			l.t.Errorf("left in %s: %s (made by us: %t)", dir, strings.Join(left, " "), l.ids[left[0]])
 		}
 	}
 	blobs, _ := filepath.Glob(filepath.Join(l.d.DataRoot, "content/blobs/sha256/*"))
