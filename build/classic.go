@@ -187,18 +187,17 @@ func (s *steps) print(text string) error {
 func (s *steps) show(m *controlapi.StatusResponse) error {
 	var errs []error
 	for _, v := range m.Vertexes {
-		if v.Started != nil || v.Cached {
-			errs = append(errs, s.announce(v))
+		if v.Started == nil && !v.Cached {
+			continue
+		}
+		errs = append(errs, s.announce(v))
+		if v.Cached && !s.done[v.Digest] && s.names[v.Digest] != "" {
+			errs = append(errs, s.print(" ---> Using cache\n"))
+			s.done[v.Digest] = true
 		}
 	}
 	for _, l := range m.Logs {
 		errs = append(errs, s.log(l))
-	}
-	for _, v := range m.Vertexes {
-		if v.Completed != nil && v.Cached && !s.done[v.Digest] && s.names[v.Digest] != "" {
-			errs = append(errs, s.print(" ---> Using cache\n"))
-			s.done[v.Digest] = true
-		}
 	}
 	for _, w := range m.Warnings {
 		errs = append(errs, s.print("[Warning] "+string(w.Short)+"\n"))
