@@ -238,6 +238,14 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 		if w.Kind == wire.MountBind && !filepath.IsAbs(w.Source) {
 			w.Source = filepath.Join(req.Bundle, w.Source)
 		}
+		if pid, inside, ok := otherRoot(w.Source); ok && w.Kind == wire.MountBind {
+			tree, err := openOther(pid, inside, w.Recursive)
+			if err != nil {
+				return invalidf("mount at %s: open source %s: %v", w.Target, w.Source, err)
+			}
+			p.opened = append(p.opened, tree)
+			w.SourceFD = p.pass(int(tree.Fd()))
+		}
 		if w.IDMapFD == -2 {
 			ns, err := r.mountIDs(m, req.Spec.Linux)
 			if err != nil {

@@ -3,6 +3,7 @@ package ocirun
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -313,6 +314,32 @@ func TestOOM(t *testing.T) {
 	n, err := r.OOMKills(c.Cgroup)
 	if err != nil || n == 0 {
 		t.Error("OOM kills:", n, err)
+	}
+}
+
+// TestMountOfAnotherContainer shares /dev/shm of one container with another.
+func TestMountOfAnotherContainer(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	first := sh(root, "echo shared > /dev/shm/file; exec sleep 60")
+	c := start(t, r, first)
+	for range 500 {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/dev/shm/file", c.Pid)); err == nil {
+			break
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	second := sh(root, "cat /dev/shm/file; echo back > /dev/shm/answer")
+	for i := range second.Spec.Mounts {
+		if m := &second.Spec.Mounts[i]; m.Destination == "/dev/shm" {
+			*m = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: fmt.Sprintf("/proc/%d/root/dev/shm", c.Pid), Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev"}}
+		}
+	}
+	if res := mustRun(t, r, second); res.out != "shared\n" || res.code != 0 {
+		t.Errorf("%+v", res)
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/dev/shm/answer", c.Pid)); string(b) != "back\n" {
+		t.Error(string(b), err)
 	}
 }
 

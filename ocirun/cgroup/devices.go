@@ -175,6 +175,9 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) ([]insn, error) {
 	return append(prog, insn{movk, r0, 0, 0}, insn{exit, 0, 0, 0}), nil
 }
 
+// loadAttempts are enough for the signals of any runtime.
+const loadAttempts = 50
+
 // setDevicesV2 attaches a program to the cgroup; it goes with it.
 func setDevicesV2(dir string, rules []specs.LinuxDeviceCgroup) error {
 	prog, err := deviceProgram(rules)
@@ -192,7 +195,14 @@ func setDevicesV2(dir string, rules []specs.LinuxDeviceCgroup) error {
 		progType: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(prog)),
 		insns: uint64(uintptr(unsafe.Pointer(&prog[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
+	var fd uintptr
+	errno := unix.EAGAIN
+	for range loadAttempts {
+		fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
+		if errno != unix.EAGAIN { // the verifier gives way to a signal
+			break
+		}
+	}
 	if errno != 0 {
 		return fmt.Errorf("load the device program: %w", errno)
 	}
