@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 )
 
 // sets are the table's sets and maps.
@@ -21,7 +22,8 @@ func newSets(t *nftables.Table) sets {
 	pair := nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
 	anyPort := nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
 	set := func(name string, key nftables.SetDatatype) *nftables.Set {
-		return &nftables.Set{Table: t, Name: name, KeyType: key}
+		// The byte order tells nft(8) how to show device names.
+		return &nftables.Set{Table: t, Name: name, KeyType: key, KeyByteOrder: binaryutil.NativeEndian}
 	}
 	subnets := func(name string, key nftables.SetDatatype) *nftables.Set {
 		return &nftables.Set{Table: t, Name: name, KeyType: key, Interval: true}
