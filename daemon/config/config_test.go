@@ -40,6 +40,7 @@ func TestRefusals(t *testing.T) {
 		"log level":            {file: `{"log-level":"loud"}`, want: "unable to parse logging level: loud"},
 		"log driver":           {file: `{"log-driver":"syslog"}`, want: `"syslog" is not supported by this engine yet`},
 		"log option":           {file: `{"log-opts":{"nope":"x"}}`, want: "unknown log opt 'nope' for json-file log driver"},
+		"log size":             {file: `{"log-opts":{"max-size":"x"}}`, want: "invalid value for max-size"},
 		"downloads":            {file: `{"max-concurrent-downloads":-1}`, want: "invalid max concurrent downloads: -1"},
 		"label conflict":       {file: `{"labels":["a=b","a=c"]}`, want: "conflict labels for a=c and a=b"},
 		"label format":         {file: `{"labels":["a"]}`, want: "configuration validation from file failed: bad attribute format: a"},

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/wherry-engine/wherry/logs"
 )
 
 // finish derives what depends on several options and validates the whole.
@@ -70,13 +72,6 @@ func (l *Loaded) roots() error {
 	return nil
 }
 
-// logOptions are the options of each log driver there is.
-var logOptions = map[string][]string{
-	"json-file": {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"},
-	"local":     {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"},
-	"none":      {},
-}
-
 func checkLogging(c *Config) error {
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"}, strings.ToLower(c.LogLevel)) {
 		return fmt.Errorf("unable to parse logging level: %s", c.LogLevel)
@@ -84,16 +79,10 @@ func checkLogging(c *Config) error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("unknown log format: %s", c.LogFormat)
 	}
-	known, ok := logOptions[c.Containers.LogDriver]
-	if !ok {
-		return fmt.Errorf("log-driver: %q is not supported by this engine yet; it has json-file, local and none", c.Containers.LogDriver)
+	if !slices.Contains(logs.Drivers(), c.Containers.LogDriver) {
+		return fmt.Errorf("log-driver: %q is not supported by this engine yet; it has %s", c.Containers.LogDriver, strings.Join(logs.Drivers(), ", "))
 	}
-	for k := range c.Containers.LogOpts {
-		if !slices.Contains(known, k) {
-			return fmt.Errorf("unknown log opt '%s' for %s log driver", k, c.Containers.LogDriver)
-		}
-	}
-	return nil
+	return logs.Validate(c.Containers.LogDriver, c.Containers.LogOpts)
 }
 
 func checkLabels(c *Config) error {
