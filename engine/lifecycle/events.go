@@ -71,8 +71,9 @@ func (e *Engine) rejoin(ctx context.Context) error {
 			case known:
 				remove = e.applyTask(ctx, u, t)
 			case u.up():
-				remove = e.applyTask(ctx, u, e.lost(u))
-				if !remove && wantsStart(u) {
+				// It may have been started since the inventory was taken.
+				e.refresh(ctx, u)
+				if !u.up() && !u.isGone() && wantsStart(u) {
 					again = append(again, u)
 				}
 			}

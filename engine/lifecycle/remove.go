@@ -35,7 +35,7 @@ func (e *Engine) remove(ctx context.Context, u *unit, req container.DeleteReques
 		return err
 	}
 	if u.status.Load().Pid != 0 { // marked while it ran: end it now
-		if _, err := e.o.Tasks.Stop(ctx, string(u.id), int(unix.SIGKILL), 0); err != nil && !errdefs.IsNotFound(err) {
+		if _, err := e.stopTask(ctx, string(u.id), int(unix.SIGKILL), 0); err != nil && !errdefs.IsNotFound(err) {
 			return e.cannotRemove(u, fmt.Errorf("could not kill container: %w", err))
 		}
 	}
@@ -109,7 +109,11 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes bool) error 
 	}
 	e.index.remove(u)
 	e.execs.drop(u)
-	if err := e.o.Tasks.Delete(ctx, string(u.id), true); err != nil && !errdefs.IsNotFound(err) {
+	err := e.o.Tasks.Delete(ctx, string(u.id), true)
+	if errdefs.IsUnavailable(err) {
+		err = e.o.Tasks.Delete(ctx, string(u.id), true)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
 		e.log.Error("forget task", "container", u.id, "err", err)
 	}
 	u.removed(result)

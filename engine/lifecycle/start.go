@@ -197,12 +197,7 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 		sf.Attach, sf.AttachRequest = attach[0].conn, attach[0].req
 		defer attach[0].conn.Close()
 	}
-	st, err = e.o.Tasks.Start(ctx, req, sf)
-	if errdefs.IsAlreadyExists(err) { // left over from before a crash
-		if derr := e.o.Tasks.Delete(ctx, string(u.id), true); derr == nil {
-			st, err = e.o.Tasks.Start(ctx, req, sf)
-		}
-	}
+	st, err = e.startTask(ctx, req, sf)
 	phases.end("task")
 	if err != nil {
 		for _, a := range attach[min(1, len(attach)):] {
@@ -214,6 +209,37 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 		e.attachRest(ctx, u, attach[1:])
 	}
 	return st, nil
+}
+
+// startTask starts the task. If the supervisor is lost meanwhile, the next one
+// knows whether the task was started.
+func (e *Engine) startTask(ctx context.Context, req task.StartRequest, sf task.StartFiles) (task.Status, error) {
+	st, err := e.o.Tasks.Start(ctx, req, sf)
+	if errdefs.IsUnavailable(err) {
+		st, serr := e.o.Tasks.Status(ctx, req.ID)
+		switch {
+		case serr == nil:
+			return st, nil
+		case errdefs.IsNotFound(serr):
+			return e.o.Tasks.Start(ctx, req, sf)
+		}
+		return st, err
+	}
+	if errdefs.IsAlreadyExists(err) { // left over from before a crash
+		if derr := e.o.Tasks.Delete(ctx, req.ID, true); derr == nil {
+			return e.o.Tasks.Start(ctx, req, sf)
+		}
+	}
+	return st, err
+}
+
+// stopTask stops the task, also if the supervisor is replaced meanwhile.
+func (e *Engine) stopTask(ctx context.Context, id string, sig int, timeout time.Duration) (task.Status, error) {
+	st, err := e.o.Tasks.Stop(ctx, id, sig, timeout)
+	if errdefs.IsUnavailable(err) && ctx.Err() == nil {
+		st, err = e.o.Tasks.Stop(ctx, id, sig, timeout)
+	}
+	return st, err
 }
 
 func firstOf(errs ...error) error {

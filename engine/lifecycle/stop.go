@@ -81,7 +81,7 @@ func (e *Engine) halt(ctx context.Context, u *unit, sig int, timeout time.Durati
 			return err
 		}
 	}
-	t, err := e.o.Tasks.Stop(ctx, string(u.id), sig, timeout)
+	t, err := e.stopTask(ctx, string(u.id), sig, timeout)
 	if errdefs.IsNotFound(err) {
 		t, err = e.lost(u), nil
 	}
