@@ -42,9 +42,10 @@ func inspectCommand() command {
 
 // inspectKind is a type of object: its name, its path, its Go type.
 type inspectKind struct {
-	name  string
-	path  func(name string) string
-	typed func() any
+	name   string
+	path   func(name string) string
+	typed  func() any
+	legacy func(map[string]any)
 }
 
 func inspectKinds() []inspectKind {
@@ -52,11 +53,38 @@ func inspectKinds() []inspectKind {
 		return func(n string) string { return prefix + client.Segment(n) + suffix }
 	}
 	return []inspectKind{
-		{"container", at("/containers/", "/json"), func() any { return &container.InspectResponse{} }},
-		{"image", func(n string) string { return imagePath(n, "json") }, func() any { return &image.InspectResponse{} }},
-		{"network", at("/networks/", ""), func() any { return &network.Inspect{} }},
-		{"volume", at("/volumes/", ""), func() any { return &volume.Volume{} }},
+		{"container", at("/containers/", "/json"), func() any { return &container.InspectResponse{} }, legacyNetwork},
+		{"image", func(n string) string { return imagePath(n, "json") }, func() any { return &image.InspectResponse{} }, nil},
+		{"network", at("/networks/", ""), func() any { return &network.Inspect{} }, nil},
+		{"volume", at("/volumes/", ""), func() any { return &volume.Volume{} }, nil},
 	}
+}
+
+// legacyNetwork puts the address on the default network where it was before API
+// 1.52, as many scripts look for it there.
+func legacyNetwork(c map[string]any) {
+	ns, _ := c["NetworkSettings"].(map[string]any)
+	if ns == nil {
+		return
+	}
+	all, _ := ns["Networks"].(map[string]any)
+	bridge, _ := all["bridge"].(map[string]any)
+	for _, key := range []string{"EndpointID", "Gateway", "GlobalIPv6Address", "IPAddress", "IPv6Gateway", "MacAddress"} {
+		setMissing(ns, bridge, key, "")
+	}
+	for _, key := range []string{"GlobalIPv6PrefixLen", "IPPrefixLen"} {
+		setMissing(ns, bridge, key, int64(0))
+	}
+}
+
+func setMissing(to, from map[string]any, key string, none any) {
+	if _, ok := to[key]; ok {
+		return
+	}
+	if v, ok := from[key]; ok {
+		none = v
+	}
+	to[key] = none
 }
 
 // kindsOf returns the kinds to try, in order.
@@ -121,7 +149,7 @@ func inspectOne(ctx context.Context, cl *client.Client, name string, kinds []ins
 		var raw json.RawMessage
 		err := cl.Get(ctx, k.path(name), q, &raw)
 		if err == nil {
-			return format.Object{Raw: raw, Typed: k.typed}, nil
+			return format.Object{Raw: raw, Typed: k.typed, Legacy: k.legacy}, nil
 		}
 		if len(kinds) == 1 {
 			return format.Object{}, err

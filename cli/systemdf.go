@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -39,6 +40,8 @@ type diskUsage struct {
 	Containers []container.Summary
 	Volumes    []volume.Volume
 	BuildCache []build.CacheRecord
+
+	totals []*dfRow
 }
 
 // newDiskUsage is the form since API 1.52.
@@ -54,7 +57,7 @@ func (a *app) df(ctx context.Context, tmpl string, verbose bool) error {
 	if err != nil {
 		return err
 	}
-	du, err := readDiskUsage(ctx, cl)
+	du, err := readDiskUsage(ctx, cl, verbose)
 	if err != nil {
 		return err
 	}
@@ -65,13 +68,16 @@ func (a *app) df(ctx context.Context, tmpl string, verbose bool) error {
 		return a.dfVerbose(du, tmpl)
 	}
 	header := &dfRow{Active: "ACTIVE", Reclaimable: "RECLAIMABLE", Size: "SIZE", TotalCount: "TOTAL", Type: "TYPE"}
-	rows := []*dfRow{du.imagesRow(), du.containersRow(), du.volumesRow(), du.cacheRow()}
-	return format.Rows(a.out, format.Resolve(tmpl, "", "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"), header, rows)
+	return format.Rows(a.out, format.Resolve(tmpl, "", "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"), header, du.totals)
 }
 
-func readDiskUsage(ctx context.Context, cl *client.Client) (*diskUsage, error) {
+func readDiskUsage(ctx context.Context, cl *client.Client, verbose bool) (*diskUsage, error) {
+	q := url.Values{}
+	if verbose {
+		q.Set("verbose", "1")
+	}
 	var raw json.RawMessage
-	if err := cl.Get(ctx, "/system/df", map[string][]string{"verbose": {"1"}}, &raw); err != nil {
+	if err := cl.Get(ctx, "/system/df", q, &raw); err != nil {
 		return nil, err
 	}
 	du := &diskUsage{}
@@ -82,18 +88,21 @@ func readDiskUsage(ctx context.Context, cl *client.Client) (*diskUsage, error) {
 	if err := json.Unmarshal(raw, &n); err != nil {
 		return nil, fmt.Errorf("decode disk usage: %w", err)
 	}
-	if n.ImageUsage != nil {
-		du.Images, du.LayersSize = n.ImageUsage.Items, n.ImageUsage.TotalSize
+	if i, c, v, b := n.ImageUsage, n.ContainerUsage, n.VolumeUsage, n.BuildCacheUsage; i != nil && c != nil && v != nil {
+		du.Images, du.Containers, du.Volumes = i.Items, c.Items, v.Items
+		if b == nil {
+			b = &build.DiskUsage{}
+		}
+		du.BuildCache = b.Items
+		du.totals = []*dfRow{
+			dfLine("Images", int(i.TotalCount), int(i.ActiveCount), i.TotalSize, i.Reclaimable, true),
+			dfLine("Containers", int(c.TotalCount), int(c.ActiveCount), c.TotalSize, c.Reclaimable, true),
+			dfLine("Local Volumes", int(v.TotalCount), int(v.ActiveCount), v.TotalSize, v.Reclaimable, true),
+			dfLine("Build Cache", int(b.TotalCount), int(b.ActiveCount), b.TotalSize, b.Reclaimable, false),
+		}
+		return du, nil
 	}
-	if n.ContainerUsage != nil {
-		du.Containers = n.ContainerUsage.Items
-	}
-	if n.VolumeUsage != nil {
-		du.Volumes = n.VolumeUsage.Items
-	}
-	if n.BuildCacheUsage != nil {
-		du.BuildCache = n.BuildCacheUsage.Items
-	}
+	du.totals = []*dfRow{du.imagesRow(), du.containersRow(), du.volumesRow(), du.cacheRow()}
 	return du, nil
 }
 
@@ -230,7 +239,7 @@ func (a *app) dfVerbose(d *diskUsage, tmpl string) error {
 	if err := format.Rows(a.out, "table {{.Name}}\t{{.Links}}\t{{.Size}}", volumeHeader(), all.Volumes); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "\nBuild cache usage: %s\n\n", d.cacheRow().Size)
+	fmt.Fprintf(a.out, "\nBuild cache usage: %s\n\n", d.totals[3].Size)
 	header := &cacheRow{CacheType: "CACHE TYPE", CreatedSince: "CREATED", Description: "DESCRIPTION", ID: "CACHE ID", LastUsedSince: "LAST USED", Shared: "SHARED", Size: "SIZE", UsageCount: "USAGE"}
 	return format.Rows(a.out, "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}", header, all.BuildCache)
 }

@@ -18,6 +18,9 @@ import (
 type Object struct {
 	Raw   json.RawMessage
 	Typed func() any
+	// Legacy, when not nil, adds keys that older daemons sent; templates see
+	// them, {{json}} and the plain output do not.
+	Legacy func(map[string]any)
 }
 
 // Inspect prints objects: a JSON array without a template, else each by tmpl.
@@ -68,6 +71,9 @@ func (o Object) execute(w *bytes.Buffer, t *template.Template) error {
 	v, err := d.decode(o.Raw)
 	if err != nil {
 		return err
+	}
+	if m, ok := v.(map[string]any); ok && o.Legacy != nil {
+		o.Legacy(m)
 	}
 	mark := w.Len()
 	strict, err := t.Clone()
