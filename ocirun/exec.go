@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -34,19 +35,52 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	if req.SystemdCgroup {
 		return nil, lackf("the systemd cgroup driver")
 	}
+	defer r.refill()
+	proc, err := r.exec(ctx, req)
+	var start *StartError
+	if err != nil && !errors.As(err, &start) && ctx.Err() == nil && exited(req.PidFD) {
+		return nil, fmt.Errorf("exec: the container is not running: %w", errdefs.ErrFailedPrecondition)
+	}
+	return proc, err
+}
+
+// exited tells whether the process of a pidfd has ended.
+func exited(pidfd *os.File) bool {
+	poll := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n > 0
+}
+
+// exec takes the init that stands by, or else starts one.
+func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) {
 	cfg, fds, err := r.execConfig(req)
 	if err != nil {
 		return nil, err
 	}
-	defer r.refill()
 	proc, err := r.execByStandby(ctx, req, cfg)
-	if err == nil || !isOld(err) {
+	// EBUSY: v2 groups inside the container, see below.
+	if !errors.Is(err, errNoStandby) && !errors.Is(err, unix.EBUSY) {
 		return proc, err
 	}
-	// The usual way: an init is started for it.
 	if cfg, fds, err = r.execConfig(req); err != nil {
 		return nil, err
 	}
+	s, err := r.spawnExec(req, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("exec: %w", err)
+	}
+	console, err := r.runExec(ctx, s, cfg, fds)
+	unix.Close(s.conn.FD)
+	if err != nil {
+		s.kill()
+		s.pidfd.Close()
+		return nil, err
+	}
+	return &Process{Pid: s.pid, PidFD: s.pidfd, Console: console}, nil
+}
+
+// spawnExec starts an init in the container.
+func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config) (*spawned, error) {
 	b := &birth{cgroup: req.Cgroup, extra: req.ExtraFiles, enter: []nsFD{{int(req.PidFD.Fd()), joinable}}}
 	if cfg.UserNS {
 		b.userNS = req.PidFD
@@ -62,30 +96,7 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 			s, err = r.spawn(b)
 		}
 	}
-	if err != nil {
-		return nil, execSpawnError(err)
-	}
-	console, err := r.runExec(ctx, s, cfg, fds)
-	unix.Close(s.conn.FD)
-	if err != nil {
-		s.kill()
-		s.pidfd.Close()
-		return nil, err
-	}
-	return &Process{Pid: s.pid, PidFD: s.pidfd, Console: console}, nil
-}
-
-// isOld tells whether the way without an init standing by is to be taken: it
-// also covers v2 groups that have others inside.
-func isOld(err error) bool {
-	return errors.Is(err, errNoStandby) || errors.Is(err, unix.EBUSY)
-}
-
-func execSpawnError(err error) error {
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("exec: the container is not running: %w", errdefs.ErrFailedPrecondition)
-	}
-	return fmt.Errorf("exec: %w", err)
+	return s, err
 }
 
 func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
@@ -105,6 +116,7 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 		return nil, nil, err
 	}
 	w.KeepFDs = len(req.ExtraFiles)
+	w.Keyring = "_ses." + path.Base(req.Cgroup) // never the engine's own
 	return &wire.Config{
 		Join: true, JoinFD: 0, JoinFlags: joinLater, RootFD: -1, UserNS: userNS, Process: w,
 	}, []int{int(req.PidFD.Fd())}, nil

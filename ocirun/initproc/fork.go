@@ -58,6 +58,9 @@ func (s *setup) joinToFork() error {
 	if s.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("open the container's root: %w", err)
 	}
+	if err := s.keyring(); err != nil {
+		return err
+	}
 	if s.cfg.Process.Terminal {
 		return nil
 	}

@@ -67,11 +67,16 @@ func (s *setup) join() error {
 	return nil
 }
 
-// session makes a new session, and a keyring of the container's own.
+// session makes a new session, with a keyring of the container's own.
 func (s *setup) session() error {
 	if _, err := unix.Setsid(); err != nil {
 		return fmt.Errorf("new session: %w", err)
 	}
+	return s.keyring()
+}
+
+// keyring joins the container's session keyring, or makes it.
+func (s *setup) keyring() error {
 	if s.cfg.Process.Keyring == "" {
 		return nil
 	}
