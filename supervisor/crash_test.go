@@ -227,6 +227,40 @@ func TestBothKilled(t *testing.T) {
 	}
 }
 
+// TestBothKilledInAnyOrder kills both without a pause; the daemon finds new
+// ones quickly.
+func TestBothKilledInAnyOrder(t *testing.T) {
+	b := newBox(t)
+	req := b.request("sleep 1000")
+	b.start(req, task.StartFiles{})
+	for i := range 6 {
+		first, second := b.inv.SupervisorPid, b.inv.KeeperPid
+		if i%2 == 1 {
+			first, second = second, first
+		}
+		began := time.Now()
+		_ = unix.Kill(first, unix.SIGKILL)
+		go func() {
+			time.Sleep(time.Duration(i/2) * 2 * time.Millisecond)
+			_ = unix.Kill(second, unix.SIGKILL)
+		}()
+		waitFor(t, "helpers", func() bool {
+			b.reconnect()
+			return alive(b.inv.SupervisorPid) && alive(b.inv.KeeperPid) && b.inv.SupervisorPid != first && b.inv.SupervisorPid != second &&
+				b.inv.KeeperPid != first && b.inv.KeeperPid != second
+		})
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("round %d took %v", i, d)
+		}
+		if st, err := b.client.Status(b.ctx, req.ID); err != nil || st.State != task.Running {
+			t.Errorf("round %d: %+v, %v", i, st, err)
+		}
+	}
+	if st, err := b.client.Stop(b.ctx, req.ID, 15, 100*time.Millisecond); err != nil || st.State != task.Exited {
+		t.Errorf("stop: %+v, %v", st, err)
+	}
+}
+
 // TestKilledAtRandom kills helpers under load and finds everything done and
 // nothing left (see shutdown).
 func TestKilledAtRandom(t *testing.T) {

@@ -28,13 +28,16 @@ type keeperLink struct {
 // keeperPatience is how long a new keeper may take before another is tried.
 const keeperPatience = 5 * time.Second
 
-// connect finds the keeper that started us.
+// connect finds the keeper that started us, or starts one if that has died.
 func (k *keeperLink) connect(ctx context.Context) error {
-	dctx, cancel := context.WithTimeout(ctx, keeperPatience)
-	defer cancel()
-	c, err := fdstore.Redial(dctx, k.s.execRoot, role, k.exited.note)
+	c, err := fdstore.Dial(k.s.execRoot, role, k.exited.note)
 	if err != nil {
-		return err
+		k.spawn()
+		dctx, cancel := context.WithTimeout(ctx, keeperPatience)
+		defer cancel()
+		if c, err = fdstore.Redial(dctx, k.s.execRoot, role, k.exited.note); err != nil {
+			return err
+		}
 	}
 	k.use(ctx, c)
 	return nil

@@ -87,7 +87,7 @@ func (f *File) repair() error {
 func (f *File) open(flag int) error {
 	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|flag, 0o640)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.Mkdir(filepath.Dir(f.path), 0o700); err == nil {
+		if err = os.MkdirAll(filepath.Dir(f.path), 0o700); err == nil {
 			file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|flag, 0o640)
 		}
 	}

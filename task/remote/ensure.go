@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -42,104 +43,181 @@ func Ensure(ctx context.Context, opts Options) (*Client, error) {
 	if c, err := Dial(ctx, opts); err == nil {
 		return c, nil
 	}
-	if keeperRuns(opts.ExecRoot) {
-		return awaitSupervisor(ctx, opts)
+	// A keeper that runs starts a supervisor, or dies and has to be replaced.
+	for {
+		c, err := await(ctx, opts)
+		if !errors.Is(err, errNoKeeper) {
+			return c, err
+		}
+		if c, err = start(ctx, opts); !errors.Is(err, errNoKeeper) {
+			if err != nil {
+				err = fmt.Errorf("start helpers: %w", err)
+			}
+			return c, err
+		}
 	}
-	if err := start(ctx, opts); err != nil {
-		return nil, fmt.Errorf("start helpers: %w", err)
-	}
-	return Dial(ctx, opts)
 }
 
-// comeback is how long a keeper may take to start a supervisor again.
+// comeback is how long helpers may take to come up.
 const comeback = 15 * time.Second
 
-// keeperRuns tells whether a keeper holds its lock. Then a supervisor comes.
-func keeperRuns(execRoot string) bool {
-	f, err := os.OpenFile(filepath.Join(execRoot, "keeper.lock"), os.O_RDWR, 0)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
-}
+var errNoKeeper = errors.New("no keeper runs")
 
-// awaitSupervisor connects as soon as a supervisor listens.
-func awaitSupervisor(ctx context.Context, opts Options) (*Client, error) {
+// await connects as soon as a supervisor listens; errNoKeeper if none will come.
+func await(ctx context.Context, opts Options) (*Client, error) {
+	pidfd, ok := keeperOf(opts.ExecRoot)
+	if !ok {
+		return nil, errNoKeeper
+	}
+	defer pidfd.Close()
 	ctx, cancel := context.WithTimeout(ctx, comeback)
 	defer cancel()
+	w, err := watchSocket(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_ = waitPidfd(ctx, pidfd)
+		w.wake()
+	}()
+	defer func() { cancel(); <-gone }()
+	c, err := w.dial(ctx)
+	if err != nil && ctx.Err() == nil {
+		return nil, errNoKeeper
+	}
+	return c, err
+}
+
+// keeperOf finds the keeper that holds the lock of an exec root.
+func keeperOf(execRoot string) (*os.File, bool) {
+	f, err := os.OpenFile(filepath.Join(execRoot, "keeper.lock"), os.O_RDWR, 0)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	if !errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+		return nil, false
+	}
+	var st struct {
+		Keeper int `json:"keeper"`
+	}
+	b, err := os.ReadFile(filepath.Join(execRoot, "helpers.json"))
+	if err != nil || json.Unmarshal(b, &st) != nil || st.Keeper <= 0 {
+		return nil, false
+	}
+	fd, err := unix.PidfdOpen(st.Keeper, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, false
+	}
+	return os.NewFile(uintptr(fd), "keeper"), true
+}
+
+// socketWatch waits for the supervisor's socket.
+type socketWatch struct {
+	opts Options
+	f    *os.File // inotify
+}
+
+func watchSocket(opts Options) (*socketWatch, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "inotify")
-	defer f.Close()
-	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
+	w := &socketWatch{opts, os.NewFile(uintptr(fd), "inotify")}
 	if _, err := unix.InotifyAddWatch(fd, opts.ExecRoot, unix.IN_MOVED_TO); err != nil {
-		return nil, fmt.Errorf("watch %s: %w", opts.ExecRoot, err)
+		return nil, errors.Join(fmt.Errorf("watch %s: %w", opts.ExecRoot, err), w.f.Close())
 	}
+	return w, nil
+}
+
+func (w *socketWatch) Close() { _ = w.f.Close() }
+
+// wake ends a dial after a last attempt.
+func (w *socketWatch) wake() { _ = w.f.SetReadDeadline(time.Unix(1, 0)) }
+
+// dial connects when the socket works; it fails when the context ends or after wake.
+func (w *socketWatch) dial(ctx context.Context) (*Client, error) {
+	stop := context.AfterFunc(ctx, w.wake)
+	defer stop()
 	buf := make([]byte, 4096)
-	for {
-		c, err := Dial(ctx, opts)
+	for last := false; ; {
+		c, err := Dial(ctx, w.opts)
 		if err == nil {
 			return c, nil
 		}
-		if _, rerr := f.Read(buf); rerr != nil {
-			return nil, fmt.Errorf("the keeper runs, but no supervisor came: %w", err)
+		if last {
+			return nil, errors.Join(err, ctx.Err())
+		}
+		if _, rerr := w.f.Read(buf); rerr != nil {
+			last = true
 		}
 	}
 }
 
-// start runs a keeper in a session of its own and waits until its supervisor
-// reports through a pipe.
-func start(ctx context.Context, opts Options) error {
+// start runs a keeper in a session of its own and waits for a supervisor. A
+// pipe that only helpers hold tells of their failure.
+func start(ctx context.Context, opts Options) (*Client, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer r.Close()
 	defer w.Close()
-	logf, err := openLog(filepath.Join(opts.ExecRoot, logFile))
+	socket, err := watchSocket(opts)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	defer socket.Close()
+	logName := filepath.Join(opts.ExecRoot, logFile)
+	pid, err := spawnKeeper(opts, logName, w)
+	if err != nil {
+		return nil, err
+	}
+	_ = w.Close()
+	if opts.Scope != nil {
+		if err := opts.Scope(ctx, pid); err != nil && opts.Logger != nil {
+			opts.Logger.Warn("the helpers stay in the daemon's control group", "err", err)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = r.Read(make([]byte, 16)) // "ready", or the end of all who could say so
+		socket.wake()
+	}()
+	c, err := socket.dial(ctx)
+	_ = r.Close()
+	<-done
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("the supervisor did not come up; %s ends: %s: %w", logName, tailOf(logName), errdefs.ErrUnavailable)
+	}
+	return c, err
+}
+
+func spawnKeeper(opts Options, logName string, ready *os.File) (pid int, err error) {
+	logf, err := openLog(logName)
+	if err != nil {
+		return 0, err
 	}
 	defer logf.Close()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer null.Close()
 	argv := []string{filepath.Base(opts.Runtime), "keeper", "--exec-root", opts.ExecRoot, "--data-root", opts.DataRoot, "--ready-fd", "3"}
 	p, err := os.StartProcess(opts.Runtime, argv, &os.ProcAttr{
-		Dir: "/", Env: environment(), Files: []*os.File{null, logf, logf, w}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: "/", Env: environment(), Files: []*os.File{null, logf, logf, ready}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return fmt.Errorf("%s: %w: %w", opts.Runtime, err, errdefs.ErrUnavailable)
+		return 0, fmt.Errorf("%s: %w: %w", opts.Runtime, err, errdefs.ErrUnavailable)
 	}
+	pid = p.Pid
 	go func() { _, _ = p.Wait() }() // it outlives us, or we it
-	_ = w.Close()
-	if opts.Scope != nil {
-		if err := opts.Scope(ctx, p.Pid); err != nil && opts.Logger != nil {
-			opts.Logger.Warn("the helpers stay in the daemon's control group", "err", err)
-		}
-	}
-	return awaitReady(ctx, r, logf.Name())
-}
-
-// awaitReady reads the report; without one the pipe's end tells of a failure.
-func awaitReady(ctx context.Context, r *os.File, logName string) error {
-	stop := context.AfterFunc(ctx, func() { _ = r.Close() })
-	defer stop()
-	buf := make([]byte, 16)
-	n, err := r.Read(buf)
-	if n > 0 {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return fmt.Errorf("the supervisor did not come up (%w); %s ends: %s: %w", err, logName, tailOf(logName), errdefs.ErrUnavailable)
+	return pid, nil
 }
 
 func tailOf(name string) string {
