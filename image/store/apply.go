@@ -59,11 +59,12 @@ func applyTar(ctx context.Context, r io.Reader, dir string, overlay bool) (impli
 	pipe := newPipeline(r, h)
 	defer pipe.Close()
 	seen := newEntries()
-	opts := []archive.ApplyOpt{archive.WithFilter(seen.check)}
 	if overlay {
-		opts = append(opts, archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
+		err = extractTar(ctx, pipe, dir, seen.check)
+	} else {
+		_, err = archive.Apply(ctx, dir, pipe, archive.WithFilter(seen.check))
 	}
-	if _, err := archive.Apply(ctx, dir, pipe, opts...); err != nil {
+	if err != nil {
 		return nil, "", classify(err)
 	}
 	// What follows the end of the archive is part of the digest.
