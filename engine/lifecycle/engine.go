@@ -143,6 +143,7 @@ func New(o Options) (*Engine, error) {
 	if err := e.load(); err != nil {
 		return nil, fmt.Errorf("load containers: %w", err)
 	}
+	e.holdVolumes(e.run)
 	return e, nil
 }
 

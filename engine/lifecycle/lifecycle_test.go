@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -196,6 +197,23 @@ func TestDaemonAway(t *testing.T) {
 	eventually(t, "auto removed", func() bool { return e.index.get(container.ID(auto)) == nil })
 	if n := w.nets.count(); n != 1 {
 		t.Errorf("%d sandboxes are open, want 1", n)
+	}
+}
+
+// TestVolumesHeld: a new daemon knows which volumes its containers need.
+func TestVolumesHeld(t *testing.T) {
+	w := newWorld(t)
+	e, stop := w.engine()
+	req := request("keeps")
+	req.HostConfig.Binds = []string{"data:/data"}
+	id := create(t, e, req)
+	stop()
+	w.vols.mu.Lock()
+	clear(w.vols.users) // references are in memory only
+	w.vols.mu.Unlock()
+	w.engine()
+	if got := w.vols.Users("data"); !slices.Equal(got, []string{id}) {
+		t.Errorf("users of the volume: %v, want %s", got, id)
 	}
 }
 

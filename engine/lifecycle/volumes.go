@@ -169,6 +169,26 @@ func subpath(host, sub string) (string, error) {
 	return real, nil
 }
 
+// holdVolumes makes known, after a start of the daemon, which volumes the
+// containers need, and that the running ones have theirs mounted: otherwise a
+// prune would take them away.
+func (e *Engine) holdVolumes(ctx context.Context) {
+	for _, u := range e.index.all() {
+		for _, m := range u.spec.Load().Mounts {
+			if m.Type != mount.TypeVolume || m.Name == "" {
+				continue
+			}
+			err := e.o.Volumes.Reference(ctx, m.Name, string(u.id))
+			if err == nil && u.up() {
+				_, err = e.o.Volumes.Mount(ctx, m.Name, string(u.id))
+			}
+			if err != nil {
+				e.log.Error("hold a volume", "container", u.id, "volume", m.Name, "err", err)
+			}
+		}
+	}
+}
+
 // leaveVolumes undoes useVolumes after the container ended.
 func (e *Engine) leaveVolumes(ctx context.Context, u *unit) error {
 	var errs []error
