@@ -69,7 +69,7 @@ func Run(ctx context.Context, execRoot string, log *slog.Logger) error {
 	sv.accept(l)
 	sv.close()
 	s.close()
-	return errors.Join(ignoreMissing(os.Remove(path)), ignoreMissing(os.Remove(st.dir)))
+	return errors.Join(ignoreMissing(os.Remove(path)), os.RemoveAll(st.dir))
 }
 
 func ignoreMissing(err error) error {

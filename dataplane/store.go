@@ -27,8 +27,6 @@ const (
 	keyPort = "tcp "
 	// setFiles is the number of descriptors in one set.
 	setFiles = 32
-	// stateDir holds one file per sandbox, below the exec root (a tmpfs).
-	stateDir = "net"
 	// stateVersion of those files.
 	stateVersion = 1
 )
@@ -51,7 +49,7 @@ type record struct {
 }
 
 func openStore(execRoot string, log *slog.Logger) (*store, error) {
-	st := &store{dir: filepath.Join(execRoot, stateDir), log: log, sets: map[string]int{}}
+	st := &store{dir: filepath.Join(execRoot, wire.StateDir), log: log, sets: map[string]int{}}
 	if err := os.MkdirAll(st.dir, 0o700); err != nil {
 		return nil, err
 	}

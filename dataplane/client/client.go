@@ -17,9 +17,11 @@ import (
 )
 
 const (
-	// patience is how long the helper may take to appear or to answer: the
-	// keeper starts it again when it dies.
+	// patience is how long the helper may take to answer.
 	patience = 5 * time.Second
+	// appearance is how long it may take to appear: the keeper starts it again
+	// when it dies, but the less eagerly the more often it did.
+	appearance = 12 * time.Second
 	// again is the interval at which its socket is tried.
 	again = 5 * time.Millisecond
 )
@@ -124,7 +126,7 @@ func (c *Client) connect(ctx context.Context) error {
 	if c.conn != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, appearance)
 	defer cancel()
 	tick := time.NewTicker(again)
 	defer tick.Stop()

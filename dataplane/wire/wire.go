@@ -25,6 +25,8 @@ const (
 	MinVersion = 1
 	// Socket is the helper's socket below the exec root.
 	Socket = "net.sock"
+	// StateDir holds the helper's state files, below the exec root (a tmpfs).
+	StateDir = "net"
 	// MaxFiles bounds the descriptors of one message (the kernel's limit is 253).
 	MaxFiles = 200
 

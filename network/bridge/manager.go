@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/wherry-engine/wherry/dataplane/wire"
@@ -120,26 +122,30 @@ const defaultPoolSize = 6
 // New loads the persisted networks and sandboxes, makes the bridges and writes
 // the rules, so that the containers that live are served, and starts the pool
 // of namespaces. Restore tells it later which sandboxes ended meanwhile.
-func New(ctx context.Context, o Options) (m *Manager, err error) {
+func New(_ context.Context, o Options) (*Manager, error) {
 	o.defaults()
 	if err := ipam.CheckPools(o.Pools); err != nil {
 		return nil, err
 	}
-	m = &Manager{
+	m := &Manager{
 		o: o, alias: "wherry:" + o.instance(), ports: ports.NewTable(), ip6: hasIPv6(),
 		networks: map[network.ID]*netw{}, sandboxes: map[network.SandboxID]*sandbox{},
 		held: map[network.SandboxID][]ports.Bound{},
 	}
-	defer func() {
-		if err != nil {
-			_ = m.release()
-		}
-	}()
+	if err := m.begin(); err != nil {
+		return nil, errors.Join(err, m.release())
+	}
+	return m, nil
+}
+
+// begin does what New promises.
+func (m *Manager) begin() (err error) {
+	o := m.o
 	if m.nl, err = rtnl.Dial(); err != nil {
-		return nil, err
+		return err
 	}
 	if m.table, err = nft.New(nft.Options{Name: o.table(), IPv4: !o.NoRules4, IPv6: !o.NoRules6}); err != nil {
-		return nil, err
+		return err
 	}
 	m.watch = nft.NewForeign(nft.ForeignOptions{
 		Tag: o.table(), IPv4: !o.NoRules4, IPv6: !o.NoRules6, Leave: o.LeaveForeign, Logger: o.Logger, Devices: m.devices,
@@ -147,19 +153,17 @@ func New(ctx context.Context, o Options) (m *Manager, err error) {
 	})
 	m.back = newBackground(m.nl, o.Logger, o.linkGroup())
 	if err := m.load(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := m.predefine(); err != nil {
-		return nil, err
+		return err
 	}
 	m.adopt()
-	if err := m.sweep(); err != nil {
-		return nil, err
-	}
+	m.sweep()
 	if err := m.raise(); err != nil {
-		return nil, err
+		return err
 	}
-	return m, m.startPool()
+	return m.startPool()
 }
 
 func (o *Options) defaults() {
@@ -288,6 +292,8 @@ func (m *Manager) Shutdown(remove bool) error {
 				errs = append(errs, m.removeBridge(n))
 			}
 		}
+		// What a helper leaves that was killed; with no sandbox there is nothing in it.
+		errs = append(errs, os.RemoveAll(filepath.Join(m.o.ExecRoot, wire.StateDir)))
 	}
 	return errors.Join(append(errs, m.release())...)
 }
@@ -295,6 +301,9 @@ func (m *Manager) Shutdown(remove bool) error {
 // release frees what the manager holds in this process.
 func (m *Manager) release() error {
 	var errs []error
+	if m.watch != nil {
+		errs = append(errs, m.watch.Close(false))
+	}
 	if m.pool != nil {
 		errs = append(errs, m.pool.Close())
 	}

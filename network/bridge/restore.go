@@ -59,10 +59,11 @@ func (e *endpoint) retake(m *Manager) {
 
 // sweep removes devices of ours that belong to nothing, as a killed daemon
 // leaves them. Called before the pool is started.
-func (m *Manager) sweep() error {
+func (m *Manager) sweep() {
 	links, err := m.nl.Links()
 	if err != nil {
-		return err
+		m.o.Logger.Warn("cannot look for left-over links", "err", err)
+		return
 	}
 	known := map[string]bool{}
 	for _, s := range m.sandboxes {
@@ -79,7 +80,10 @@ func (m *Manager) sweep() error {
 			b.DelLink(l.Index)
 		}
 	}
-	return m.nl.Do(&b)
+	// Many go by themselves at this moment, with the namespaces of a killed daemon.
+	if err := m.nl.Do(&b); err != nil && !onlyGone(err) {
+		m.o.Logger.Warn("cannot remove left-over links", "err", err)
+	}
 }
 
 // Restore closes the sandboxes that are not live and makes sure that the
