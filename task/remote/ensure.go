@@ -43,20 +43,26 @@ func Ensure(ctx context.Context, opts Options) (*Client, error) {
 	if c, err := Dial(ctx, opts); err == nil {
 		return c, nil
 	}
-	// A keeper that runs starts a supervisor, or dies and has to be replaced.
-	for {
+	// A keeper that runs starts a supervisor, or dies and has to be replaced. A
+	// dying supervisor may have started one as well, which came before ours.
+	for try := 0; ; try++ {
 		c, err := await(ctx, opts)
 		if !errors.Is(err, errNoKeeper) {
 			return c, err
 		}
-		if c, err = start(ctx, opts); !errors.Is(err, errNoKeeper) {
-			if err != nil {
-				err = fmt.Errorf("start helpers: %w", err)
-			}
-			return c, err
+		if c, err = start(ctx, opts); err == nil {
+			return c, nil
 		}
+		other, runs := keeperOf(opts.ExecRoot)
+		if !runs || try == maxTries {
+			return nil, fmt.Errorf("start helpers: %w", err)
+		}
+		_ = other.Close()
 	}
 }
+
+// maxTries bounds how often helpers are started in vain.
+const maxTries = 5
 
 // comeback is how long helpers may take to come up.
 const comeback = 15 * time.Second
