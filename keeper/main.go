@@ -124,13 +124,14 @@ func RaiseFileLimit() {
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: l.Max, Max: l.Max})
 }
 
-// lock makes sure that an exec root has one keeper, waiting for a dying one.
+// lock makes sure that an exec root has one keeper. The lock is of the kind
+// that tells others who holds it, and that ends with the process: no child has it.
 func (k *keeper) lock() (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(k.execRoot, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		return nil, errors.Join(fmt.Errorf("another keeper has %s: %w", k.execRoot, err), f.Close())
 	}
 	return f, nil
@@ -161,6 +162,7 @@ func (k *keeper) serve() error {
 			k.start(r)
 		}
 	}
+	k.save()
 	k.mu.Unlock()
 	for {
 		select {

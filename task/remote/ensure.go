@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -104,17 +103,11 @@ func keeperOf(execRoot string) (*os.File, bool) {
 		return nil, false
 	}
 	defer f.Close()
-	if !errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil || lock.Type == unix.F_UNLCK || lock.Pid <= 0 {
 		return nil, false
 	}
-	var st struct {
-		Keeper int `json:"keeper"`
-	}
-	b, err := os.ReadFile(filepath.Join(execRoot, "helpers.json"))
-	if err != nil || json.Unmarshal(b, &st) != nil || st.Keeper <= 0 {
-		return nil, false
-	}
-	fd, err := unix.PidfdOpen(st.Keeper, unix.PIDFD_NONBLOCK)
+	fd, err := unix.PidfdOpen(int(lock.Pid), unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil, false
 	}
