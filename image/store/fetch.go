@@ -31,11 +31,11 @@ const (
 
 // fetchDocument brings a manifest, index or configuration into the content
 // store and returns it. ctx must hold a lease.
-func (s *Store) fetchDocument(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor) ([]byte, error) {
+func (s *Store) fetchDocument(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, labels map[string]string) ([]byte, error) {
 	if desc.Size > maxDocument {
 		return nil, fmt.Errorf("%s is announced with %d bytes, more than %d: %w", desc.Digest, desc.Size, maxDocument, errdefs.ErrInvalidArgument)
 	}
-	if err := s.fetchBlob(ctx, f, desc, sink{}); err != nil {
+	if err := s.fetchBlob(ctx, f, desc, labels, sink{}); err != nil {
 		return nil, err
 	}
 	return readDocument(ctx, s.ContentStore(), desc)
@@ -43,14 +43,15 @@ func (s *Store) fetchDocument(ctx context.Context, f remotes.Fetcher, desc ocisp
 
 // fetchBlob brings a blob into the content store, resuming what an earlier
 // attempt left, also that of another process. ctx must hold a lease.
-func (s *Store) fetchBlob(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, out sink) error {
+// A blob that is new gets the labels.
+func (s *Store) fetchBlob(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, labels map[string]string, out sink) error {
 	unlock := s.keys.lock("blob:" + desc.Digest.String())
 	defer unlock()
 	if ok, err := s.holdBlob(ctx, desc); ok || err != nil {
 		return err
 	}
 	for attempt := 1; ; attempt++ {
-		err := s.fetchOnce(ctx, f, desc, out)
+		err := s.fetchOnce(ctx, f, desc, labels, out)
 		if err == nil || attempt >= s.opts.MaxDownloadAttempts || !retryable(err) || ctx.Err() != nil {
 			return err
 		}
@@ -103,7 +104,7 @@ func (s *Store) holdBlob(ctx context.Context, desc ocispec.Descriptor) (bool, er
 
 // fetchOnce is one attempt. The partial blob is under no lease, so that it
 // outlives a failed transfer; the metadata database expires it after a day.
-func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, out sink) error {
+func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, labels map[string]string, out sink) error {
 	ref := pullPrefix + desc.Digest.String()
 	w, err := content.OpenWriter(unleased(ctx), s.ContentStore(), content.WithRef(ref), content.WithDescriptor(desc))
 	if errdefs.IsAlreadyExists(err) {
@@ -133,7 +134,8 @@ func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 		}
 	}
 	out.status(short(desc.Digest), "Verifying Checksum")
-	err = w.Commit(ctx, desc.Size, desc.Digest)
+	// The commit adds the blob to the lease.
+	err = w.Commit(ctx, desc.Size, desc.Digest, content.WithLabels(labels))
 	switch {
 	case errdefs.IsAlreadyExists(err):
 		_, err = s.holdBlob(ctx, desc)
@@ -145,8 +147,7 @@ func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 	case err != nil:
 		return fmt.Errorf("store %s: %w", desc.Digest, err)
 	}
-	_, err = s.holdBlob(ctx, desc)
-	return err
+	return nil
 }
 
 // kindText names a blob in Docker's messages.

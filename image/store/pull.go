@@ -165,7 +165,7 @@ func (p *pull) bring(ctx context.Context, target ocispec.Descriptor) error {
 
 // document fetches a manifest or index, and finds its type if nobody said.
 func (p *pull) document(ctx context.Context, desc *ocispec.Descriptor) ([]byte, error) {
-	doc, err := p.s.fetchDocument(ctx, p.fetcher, *desc)
+	doc, err := p.s.fetchDocument(ctx, p.fetcher, *desc, p.source())
 	if err != nil {
 		return nil, p.explain(err)
 	}
@@ -212,7 +212,7 @@ func (p *pull) image(ctx context.Context, desc ocispec.Descriptor, doc []byte) e
 	if err != nil {
 		return err
 	}
-	raw, err := s.fetchDocument(ctx, p.fetcher, m.Config)
+	raw, err := s.fetchDocument(ctx, p.fetcher, m.Config, p.source())
 	if err != nil {
 		return client.BlobError(p.ref, p.req.Auth != nil, err)
 	}
@@ -299,11 +299,16 @@ func (p *pull) download(ctx context.Context, desc ocispec.Descriptor) error {
 		return err
 	}
 	defer p.s.downloads.Release(1)
-	if err := p.s.fetchBlob(ctx, p.fetcher, desc, p.out); err != nil {
+	if err := p.s.fetchBlob(ctx, p.fetcher, desc, p.source(), p.out); err != nil {
 		return client.BlobError(p.ref, p.req.Auth != nil, err)
 	}
 	p.out.status(short(desc.Digest), "Download complete")
 	return p.s.noteSource(ctx, desc.Digest, p.ref)
+}
+
+// source is the label of a blob that comes from here.
+func (p *pull) source() map[string]string {
+	return map[string]string{sourceLabel + p.ref.Domain: p.ref.Path}
 }
 
 // noteSource remembers that a registry's repository has the blob.
