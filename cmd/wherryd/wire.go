@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -105,17 +104,6 @@ func (e *engine) close(ctx context.Context) error {
 	}
 	e.closers = nil
 	return errors.Join(errs...)
-}
-
-// leaveNothing takes away what is empty in the exec root once nothing runs.
-func (e *engine) leaveNothing(context.Context) error {
-	if e.idle {
-		root := e.cfg.Load().ExecRoot
-		for _, dir := range []string{filepath.Join(root, "shm"), root} {
-			_ = os.Remove(dir) // it stays if anything is in it
-		}
-	}
-	return nil
 }
 
 func (e *engine) wireState(context.Context) error {

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	cgroupRoot = "/sys/fs/cgroup"
+	// cgroupParent is where containers go without --cgroup-parent.
+	cgroupParent = "/wherry"
+)
+
+// leaveNothing takes away what is empty once nothing runs: directories of the
+// exec root, and the control groups that containers were in.
+func (e *engine) leaveNothing(context.Context) error {
+	if !e.idle {
+		return nil
+	}
+	cfg := e.cfg.Load()
+	for _, dir := range []string{filepath.Join(cfg.ExecRoot, "shm"), cfg.ExecRoot} {
+		_ = os.Remove(dir) // it stays if anything is in it
+	}
+	parent := cfg.Containers.CgroupParent
+	if parent == "" {
+		parent = cgroupParent
+	}
+	if systemdCgroup(cfg) || strings.HasSuffix(parent, ".slice") {
+		return nil // systemd's to keep
+	}
+	removeGroups(cgroupRoot, filepath.Clean("/"+parent))
+	return nil
+}
+
+// removeGroups removes a control group from every hierarchy where it has
+// neither processes nor groups below it.
+func removeGroups(root, group string) {
+	if group == "/" {
+		return
+	}
+	_ = os.Remove(filepath.Join(root, group)) // version 2
+	hierarchies, err := os.ReadDir(root)
+	if err != nil {
+		return
+	}
+	for _, h := range hierarchies {
+		if h.IsDir() && h.Name() != strings.Trim(group, "/") {
+			_ = os.Remove(filepath.Join(root, h.Name(), group))
+		}
+	}
+}
