@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -83,6 +84,12 @@ func trimSlash(name string) string {
 // newSpec makes the spec; nothing is created yet.
 func (e *Engine) newSpec(req container.CreateRequest, img image.Image) (*container.Spec, error) {
 	id := naming.NewID()
+	for _, l := range req.HostConfig.Links {
+		name, _, _ := strings.Cut(l, ":")
+		if _, err := e.index.find(name); err != nil {
+			return nil, invalid("could not get container for %s: %v", name, err)
+		}
+	}
 	points, err := mounts.Resolve(req.Config, req.HostConfig, e.mountsOf)
 	if err != nil {
 		return nil, err

@@ -109,10 +109,7 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes bool) error 
 	}
 	e.index.remove(u)
 	e.execs.drop(u)
-	err := e.o.Tasks.Delete(ctx, string(u.id), true)
-	if errdefs.IsUnavailable(err) {
-		err = e.o.Tasks.Delete(ctx, string(u.id), true)
-	}
+	err := persist(func() error { return e.o.Tasks.Delete(ctx, string(u.id), true) })
 	if err != nil && !errdefs.IsNotFound(err) {
 		e.log.Error("forget task", "container", u.id, "err", err)
 	}

@@ -214,17 +214,18 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 // startTask starts the task. If the supervisor is lost meanwhile, the next one
 // knows whether the task was started.
 func (e *Engine) startTask(ctx context.Context, req task.StartRequest, sf task.StartFiles) (task.Status, error) {
-	st, err := e.o.Tasks.Start(ctx, req, sf)
-	if errdefs.IsUnavailable(err) {
-		st, serr := e.o.Tasks.Status(ctx, req.ID)
-		switch {
-		case serr == nil:
-			return st, nil
-		case errdefs.IsNotFound(serr):
-			return e.o.Tasks.Start(ctx, req, sf)
+	var st task.Status
+	first := true
+	err := persist(func() (err error) {
+		if !first {
+			if st, err = e.o.Tasks.Status(ctx, req.ID); !errdefs.IsNotFound(err) {
+				return err
+			}
 		}
-		return st, err
-	}
+		first = false
+		st, err = e.o.Tasks.Start(ctx, req, sf)
+		return err
+	})
 	if errdefs.IsAlreadyExists(err) { // left over from before a crash
 		if derr := e.o.Tasks.Delete(ctx, req.ID, true); derr == nil {
 			return e.o.Tasks.Start(ctx, req, sf)
@@ -235,11 +236,27 @@ func (e *Engine) startTask(ctx context.Context, req task.StartRequest, sf task.S
 
 // stopTask stops the task, also if the supervisor is replaced meanwhile.
 func (e *Engine) stopTask(ctx context.Context, id string, sig int, timeout time.Duration) (task.Status, error) {
-	st, err := e.o.Tasks.Stop(ctx, id, sig, timeout)
-	if errdefs.IsUnavailable(err) && ctx.Err() == nil {
+	var st task.Status
+	err := persist(func() (err error) {
 		st, err = e.o.Tasks.Stop(ctx, id, sig, timeout)
-	}
+		return err
+	})
 	return st, err
+}
+
+// attempts bounds how many supervisors may be lost under one operation.
+const attempts = 5
+
+// persist repeats what may be repeated while the supervisor is lost. Calls wait
+// by themselves for the next one.
+func persist(f func() error) error {
+	var err error
+	for range attempts {
+		if err = f(); !errdefs.IsUnavailable(err) {
+			break
+		}
+	}
+	return err
 }
 
 func firstOf(errs ...error) error {
