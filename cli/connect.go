@@ -44,6 +44,11 @@ func (a *app) clientOptions() (client.Options, error) {
 		UserAgent: "Wherry-Client/" + version.Version + " (linux)",
 		Headers:   a.headers(),
 	}
+	switch a.flags.logLevel {
+	case "", "debug", "info", "warn", "error", "fatal":
+	default:
+		return o, invalidf("unable to parse logging level: %s", a.flags.logLevel)
+	}
 	name, err := a.contextName()
 	if err != nil {
 		return o, err

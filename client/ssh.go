@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -69,12 +70,17 @@ type commandConn struct {
 	stdin  io.WriteCloser
 	stdout io.ReadCloser
 	stderr *tail
-	once   sync.Once
+	wait   func() error // collects the child, once
 }
+
+// lastWords bounds the wait for a child that has closed its output.
+const lastWords = 2 * time.Second
 
 func dialCommand(name string, args ...string) (net.Conn, error) {
 	c := &commandConn{cmd: exec.Command(name, args...), stderr: &tail{}} //nolint:noctx // lives as long as the connection
 	c.cmd.Stderr = c.stderr
+	c.cmd.WaitDelay = lastWords
+	c.wait = sync.OnceValue(c.cmd.Wait)
 	var err error
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -88,14 +94,23 @@ func dialCommand(name string, args ...string) (net.Conn, error) {
 	return c, nil
 }
 
+// Read returns what the child prints. If it fails, the end of the stream is an
+// error with what it said.
 func (c *commandConn) Read(p []byte) (int, error) {
 	n, err := c.stdout.Read(p)
-	if err != nil && n == 0 {
-		if msg := c.stderr.String(); msg != "" {
-			return 0, fmt.Errorf("%s ended: %s", c.cmd.Path, msg)
-		}
+	if n > 0 || !errors.Is(err, io.EOF) {
+		return n, err
 	}
-	return n, err
+	ended := make(chan error, 1)
+	go func() { ended <- c.wait() }()
+	select {
+	case failed := <-ended:
+		if msg := c.stderr.String(); failed != nil && msg != "" {
+			return 0, fmt.Errorf("%s ended: %s", filepath.Base(c.cmd.Path), msg)
+		}
+	case <-time.After(lastWords):
+	}
+	return 0, err
 }
 
 func (c *commandConn) Write(p []byte) (int, error) { return c.stdin.Write(p) }
@@ -105,12 +120,12 @@ func (c *commandConn) CloseWrite() error { return c.stdin.Close() }
 
 // Close ends the child and collects it.
 func (c *commandConn) Close() error {
-	c.once.Do(func() {
-		_ = c.stdin.Close()
-		_ = c.cmd.Process.Signal(os.Interrupt)
-		_ = c.stdout.Close()
-		_ = c.cmd.Wait()
-	})
+	_ = c.stdin.Close()
+	_ = c.cmd.Process.Signal(os.Interrupt) // no error if it is gone
+	_ = c.stdout.Close()
+	kill := time.AfterFunc(lastWords, func() { _ = c.cmd.Process.Kill() })
+	defer kill.Stop()
+	_ = c.wait()
 	return nil
 }
 
