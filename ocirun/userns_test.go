@@ -101,3 +101,28 @@ func TestJoinUserNamespace(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// TestMappedMount shows the files of user 0 as those of user 1000.
+func TestMappedMount(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	req := sh(root, "stat -c '%u:%g' /vol/file; touch /vol/new; stat -c %u /vol/new")
+	req.ResolveUser, req.User = true, "1000:1000"
+	m := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}}
+	req.Spec.Mounts = append(req.Spec.Mounts, specs.Mount{Destination: "/vol", Source: dir, Options: []string{"bind"}, UIDMappings: m, GIDMappings: m})
+	res, err := run(t, r, req)
+	if err != nil {
+		t.Skip("this file system cannot be mapped:", err)
+	}
+	if res.out != "1000:1000\n1000\n" {
+		t.Errorf("%+v", res)
+	}
+	fi, err := os.Stat(filepath.Join(dir, "new"))
+	if err != nil || statUID(fi) != 0 {
+		t.Error("the new file is not user 0's", err)
+	}
+}

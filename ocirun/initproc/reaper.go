@@ -83,6 +83,9 @@ func reap(socket string, args []string) int {
 	}
 	unix.CloseOnExec(fd)
 	conn := wire.Conn{FD: fd}
+	if name, err := unix.BytePtrFromString("wherry-init"); err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
+	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals) // all: an ignored one would be ignored by the program, too
 
