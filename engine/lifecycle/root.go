@@ -26,7 +26,10 @@ func (e *Engine) openRoot(ctx context.Context, id container.ID) (root *os.File, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("find the writable layer: %w", err)
 	}
-	root, err = e.o.Tasks.OpenRoot(ctx, string(id), desc)
+	err = persist(func() (err error) {
+		root, err = e.o.Tasks.OpenRoot(ctx, string(id), desc)
+		return err
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the root file system: %w", err)
 	}
