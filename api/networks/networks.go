@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	apievents "github.com/moby/moby/api/types/events"
 	apinetwork "github.com/moby/moby/api/types/network"
 
 	"github.com/wherry-engine/wherry/api/route"
+	"github.com/wherry-engine/wherry/events"
 	"github.com/wherry-engine/wherry/network"
 )
 
@@ -34,10 +36,18 @@ type Handlers struct {
 	n   network.Networks
 	c   Connector
 	now func() time.Time
+	p   events.Publisher // may be nil
 }
 
 // New returns the endpoints over the network manager and the engine.
 func New(n network.Networks, c Connector) Handlers { return Handlers{n: n, c: c, now: time.Now} }
+
+// WithEvents returns the endpoints with a place to publish what they do on
+// their own: pruning. The manager publishes the rest.
+func (h Handlers) WithEvents(p events.Publisher) Handlers {
+	h.p = p
+	return h
+}
 
 // List answers GET /networks.
 func (h Handlers) List(w http.ResponseWriter, r *http.Request) error {
@@ -200,6 +210,9 @@ func (h Handlers) Prune(w http.ResponseWriter, r *http.Request) error {
 		default:
 			return errors.Join(fmt.Errorf("prune network %s", n.Name), err)
 		}
+	}
+	if h.p != nil {
+		h.p.Publish(apievents.NetworkEventType, apievents.ActionPrune, "", map[string]string{"reclaimed": "0"})
 	}
 	return route.JSON(w, http.StatusOK, report)
 }

@@ -80,6 +80,7 @@ func TestParseTime(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	for text, want := range map[string]time.Time{
 		"":                               {},
+		"0":                              time.Unix(0, 0),
 		"1700000000":                     now,
 		"1700000000.5":                   now.Add(500 * time.Millisecond),
 		"1700000000.000000001":           now.Add(1),

@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"strconv"
 
 	moby "github.com/moby/moby/api/types/build"
+	apievents "github.com/moby/moby/api/types/events"
 
 	apibuild "github.com/wherry-engine/wherry/api/build"
 	"github.com/wherry-engine/wherry/build"
+	"github.com/wherry-engine/wherry/events"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/task"
 )
@@ -27,7 +30,10 @@ func (e *engine) newBuilder(tasks func() task.Service, sandboxes network.Sandbox
 }
 
 // buildBackend gives the builder the shape the API asks for.
-type buildBackend struct{ *build.Builder }
+type buildBackend struct {
+	*build.Builder
+	events events.Publisher
+}
 
 func (b buildBackend) Build(ctx context.Context, r apibuild.Request, out apibuild.Output) error {
 	_, err := b.Builder.Build(ctx, build.Request{
@@ -41,5 +47,11 @@ func (b buildBackend) Build(ctx context.Context, r apibuild.Request, out apibuil
 }
 
 func (b buildBackend) Prune(ctx context.Context, r apibuild.PruneRequest) (moby.CachePruneReport, error) {
-	return b.Builder.Prune(ctx, build.PruneRequest(r))
+	report, err := b.Builder.Prune(ctx, build.PruneRequest(r))
+	if err == nil {
+		b.events.Publish(apievents.BuilderEventType, apievents.ActionPrune, "", map[string]string{
+			"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10),
+		})
+	}
+	return report, err
 }

@@ -214,8 +214,8 @@ func (e *engine) wireAPI() {
 		Containers:   containers.New(e.containers),
 		Images:       imageGroup,
 		Distribution: distribution.New(e.registry),
-		Networks:     networks.New(e.networks, e.containers),
-		Build:        apibuild.New(buildBackend{e.builder}),
+		Networks:     networks.New(e.networks, e.containers).WithEvents(e.bus),
+		Build:        apibuild.New(buildBackend{e.builder, e.bus}),
 		System: system.New(system.Options{
 			Informer: e.info, Events: e.bus, Auth: e.registry, Debug: e.debugging, Logger: e.log,
 			BuilderVersion: "2",
