@@ -159,6 +159,21 @@ func ports(m network.PortMap) error {
 	return nil
 }
 
+// Endpoint checks what is asked of an endpoint in a network that users did not
+// make. InvalidArgument.
+func Endpoint(name string, ep *network.EndpointSettings) error {
+	if ep == nil || apicontainer.NetworkMode(name).IsUserDefined() {
+		return nil
+	}
+	if len(ep.Aliases) > 0 {
+		return invalid("network-scoped aliases are only supported for user-defined networks")
+	}
+	if ip := ep.IPAMConfig; ip != nil && (ip.IPv4Address.IsValid() || ip.IPv6Address.IsValid()) {
+		return invalid("user specified IP address is supported on user defined networks only")
+	}
+	return nil
+}
+
 func logging(l apicontainer.LogConfig, known []string) error {
 	if l.Type != "" && l.Type != "none" && !slices.Contains(known, l.Type) {
 		return invalid("logger: no log driver named '%s' is registered", l.Type)

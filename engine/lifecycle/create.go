@@ -63,6 +63,11 @@ func (e *Engine) Create(ctx context.Context, req container.CreateRequest) (conta
 		return container.Created{}, err
 	}
 	e.nameNetworks(ctx, &req)
+	for name, ep := range req.Networking.EndpointsConfig {
+		if err := check.Endpoint(name, ep); err != nil {
+			return container.Created{}, err
+		}
+	}
 	spec, err := e.newSpec(req, img)
 	if err != nil {
 		return container.Created{}, err

@@ -160,6 +160,8 @@ func (e *Engine) Close() error {
 		e.stopProbe(u)
 	}
 	e.reaper.wait()
+	// It stays while something is mounted in it.
+	_ = os.Remove(filepath.Join(e.o.ExecRoot, "shm"))
 	return nil
 }
 

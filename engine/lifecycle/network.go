@@ -15,6 +15,7 @@ import (
 	apinetwork "github.com/moby/moby/api/types/network"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/check"
 	"github.com/wherry-engine/wherry/network"
 )
 
@@ -143,7 +144,7 @@ func (e *Engine) ConnectNetwork(ctx context.Context, networkRef, ref string, set
 	ctx = context.WithoutCancel(ctx)
 	return u.owner.do(func() error {
 		s := u.spec.Load()
-		if err := connectable(u, nw.Name); err != nil {
+		if err := errors.Join(connectable(u, nw.Name), check.Endpoint(nw.Name, settings)); err != nil {
 			return err
 		}
 		if _, ok := s.Networking.EndpointsConfig[nw.Name]; ok && nw.Name != apinetwork.NetworkNone {
