@@ -88,7 +88,7 @@ func (a *app) printVersionLine() {
 	if a.name == "docker" {
 		title = "Docker"
 	}
-	fmt.Fprintf(a.out, "%s version %s, build %s\n", title, version.Version, version.Commit)
+	_, _ = io.WriteString(a.out, title+" version "+version.Version+", build "+version.Commit+"\n")
 }
 
 // exitCode prints err and turns it into a status.
