@@ -82,6 +82,7 @@ func TestOutput(t *testing.T) {
 		{"limits of resources", func(q *CreateRequest) { q.Spec.Process.Rlimits = []specs.POSIXRlimit{ulimit} }, "ulimit -n; ulimit -Hn", "100\n200\n"},
 		{"oom score", func(q *CreateRequest) { q.Spec.Process.OOMScoreAdj = &adj }, "cat /proc/self/oom_score_adj", "500\n"},
 		{"working directory is made", func(q *CreateRequest) { q.Spec.Process.Cwd = "/srv/a/b" }, "pwd", "/srv/a/b\n"},
+		{"working directory in a read-only root", func(q *CreateRequest) { q.Spec.Process.Cwd, q.Spec.Root.Readonly = "/opt/new", true }, "pwd; touch x 2>&1", "/opt/new\ntouch: x: Read-only file system\n"},
 		{"working directory of others", func(q *CreateRequest) {
 			q.Spec.Process.Cwd, q.ResolveUser, q.User = "/root", true, "app"
 		}, "pwd; ls 2>&1", "/root\nls: .: Permission denied\n"},

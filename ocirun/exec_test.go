@@ -259,7 +259,7 @@ func wait0(t *testing.T, pidfd *os.File) int {
 
 func readConsole(t *testing.T, console *os.File, n int) string {
 	t.Helper()
-	if err := console.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := console.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, n)

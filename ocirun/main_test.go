@@ -136,7 +136,7 @@ type result struct {
 func wait(t testing.TB, pidfd *os.File) int {
 	t.Helper()
 	poll := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		n, err := unix.Poll(poll, int(time.Until(deadline).Milliseconds()))
 		if errors.Is(err, unix.EINTR) {
@@ -144,7 +144,7 @@ func wait(t testing.TB, pidfd *os.File) int {
 		}
 		if n == 0 {
 			_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
-			t.Error("the process did not end within 20 s")
+			t.Error("the process did not end within 60 s")
 		}
 		break
 	}

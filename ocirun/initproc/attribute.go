@@ -46,7 +46,7 @@ func (s *setup) attributes() error {
 			return fmt.Errorf("set SELinux label %s: %w", p.SELinux, err)
 		}
 	}
-	return s.makeWorkingDir()
+	return nil
 }
 
 func (s *setup) writeLabel(name, old, value string) error {

@@ -131,12 +131,14 @@ func (s *setup) run() error {
 		err = s.steps(
 			step{"join", s.joinToFork},
 			step{"terminal", s.openConsole},
+			step{"working directory", s.makeWorkingDir},
 		)
 	case s.cfg.Join:
 		err = s.steps(
 			step{"join", s.join},
 			step{"session", s.session},
 			step{"terminal", s.openConsole},
+			step{"working directory", s.makeWorkingDir},
 		)
 	default:
 		err = s.steps(
@@ -151,6 +153,7 @@ func (s *setup) run() error {
 			step{"sysctl", s.sysctls},
 			step{"read-only paths", s.readonlyPaths},
 			step{"masked paths", s.maskedPaths}, // before the pivot: it needs the host's /dev/null
+			step{"working directory", s.makeWorkingDir},
 			step{"pivot", s.pivot},
 		)
 	}

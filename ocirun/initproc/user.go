@@ -163,17 +163,21 @@ func (s *setup) chdir() error {
 	return nil
 }
 
-// makeWorkingDir is done with all privileges, as the root's owner.
+// makeWorkingDir is done with all privileges, as the root's owner, and while
+// the root can be written.
 func (s *setup) makeWorkingDir() error {
 	cwd := s.cfg.Process.Cwd
 	if cwd == "" || cwd == "/" {
 		return nil
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(cwd, &st); !errors.Is(err, unix.ENOENT) {
+	fd, err := s.inRoot(cwd, unix.O_PATH)
+	if err == nil {
+		return unix.Close(fd)
+	}
+	if !errors.Is(err, unix.ENOENT) {
 		return nil // chdir tells what is wrong with it
 	}
-	fd, err := s.mkdirAll(cwd, 0o755)
+	fd, err = s.mkdirAll(cwd, 0o755)
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
 		return nil
 	}
