@@ -42,14 +42,39 @@ func (s *Store) applyLayer(ctx context.Context, desc ocispec.Descriptor, dir str
 		return nil, fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
 	defer plainReader.Close()
-	implied, got, err := applyTar(ctx, plainReader, dir, overlay)
+	implied, err = applyVerified(ctx, plainReader, desc, dir, want, overlay)
+	if err == nil {
+		m.at(m.total)
+	}
+	return implied, err
+}
+
+// applyStream unpacks a layer whose bytes are just coming.
+func (s *Store) applyStream(ctx context.Context, t *tee, desc ocispec.Descriptor, dir string, want digest.Digest) ([]string, error) {
+	defer context.AfterFunc(ctx, t.leave)()
+	z, _, err := decompress(t)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", desc.Digest, err)
+	}
+	defer z.Close()
+	implied, err := applyVerified(ctx, z, desc, dir, want, true)
+	if err != nil {
+		return nil, err
+	}
+	// The stream is whole when it ends without an error.
+	_, err = io.Copy(io.Discard, t)
+	return implied, err
+}
+
+// applyVerified unpacks and compares what was unpacked with the diff ID.
+func applyVerified(ctx context.Context, r io.Reader, desc ocispec.Descriptor, dir string, want digest.Digest, overlay bool) ([]string, error) {
+	implied, got, err := applyTar(ctx, r, dir, overlay)
 	if err != nil {
 		return nil, fmt.Errorf("unpack layer %s: %w", desc.Digest, err)
 	}
 	if got != want {
 		return nil, fmt.Errorf("wrong diff id calculated on extraction of layer %s: %q, expected %q: %w", desc.Digest, got, want, errdefs.ErrInvalidArgument)
 	}
-	m.at(m.total)
 	return implied, nil
 }
 

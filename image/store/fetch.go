@@ -35,7 +35,7 @@ func (s *Store) fetchDocument(ctx context.Context, f remotes.Fetcher, desc ocisp
 	if desc.Size > maxDocument {
 		return nil, fmt.Errorf("%s is announced with %d bytes, more than %d: %w", desc.Digest, desc.Size, maxDocument, errdefs.ErrInvalidArgument)
 	}
-	if err := s.fetchBlob(ctx, f, desc, labels, sink{}); err != nil {
+	if err := s.fetchBlob(ctx, f, desc, labels, nil, sink{}); err != nil {
 		return nil, err
 	}
 	return readDocument(ctx, s.ContentStore(), desc)
@@ -44,14 +44,16 @@ func (s *Store) fetchDocument(ctx context.Context, f remotes.Fetcher, desc ocisp
 // fetchBlob brings a blob into the content store, resuming what an earlier
 // attempt left, also that of another process. ctx must hold a lease.
 // A blob that is new gets the labels.
-func (s *Store) fetchBlob(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, labels map[string]string, out sink) error {
+// If it is downloaded from its first byte, t gets the bytes as they come.
+func (s *Store) fetchBlob(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, labels map[string]string, t *tee, out sink) error {
+	defer t.end(errNotStreamed)
 	unlock := s.keys.lock("blob:" + desc.Digest.String())
 	defer unlock()
 	if ok, err := s.holdBlob(ctx, desc); ok || err != nil {
 		return err
 	}
 	for attempt := 1; ; attempt++ {
-		err := s.fetchOnce(ctx, f, desc, labels, out)
+		err := s.fetchOnce(ctx, f, desc, labels, t, out)
 		if err == nil || attempt >= s.opts.MaxDownloadAttempts || !retryable(err) || ctx.Err() != nil {
 			return err
 		}
@@ -104,7 +106,7 @@ func (s *Store) holdBlob(ctx context.Context, desc ocispec.Descriptor) (bool, er
 
 // fetchOnce is one attempt. The partial blob is under no lease, so that it
 // outlives a failed transfer; the metadata database expires it after a day.
-func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, labels map[string]string, out sink) error {
+func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, labels map[string]string, t *tee, out sink) error {
 	ref := pullPrefix + desc.Digest.String()
 	w, err := content.OpenWriter(unleased(ctx), s.ContentStore(), content.WithRef(ref), content.WithDescriptor(desc))
 	if errdefs.IsAlreadyExists(err) {
@@ -125,14 +127,19 @@ func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 		}
 		st.Offset = 0
 	}
+	if st.Offset != 0 {
+		t.end(errNotStreamed) // the beginning came before
+	}
 	if st.Offset < desc.Size || desc.Size == 0 {
-		if err := s.receive(ctx, f, desc, w, st.Offset, out); err != nil {
+		if err := s.receive(ctx, f, desc, w, st.Offset, t, out); err != nil {
+			t.end(errNotStreamed)
 			if errdefs.IsInvalidArgument(err) || errors.Is(err, unix.ENOSPC) {
 				s.abort(ctx, ref)
 			}
 			return err
 		}
 	}
+	t.end(nil)
 	out.status(short(desc.Digest), "Verifying Checksum")
 	// The commit adds the blob to the lease.
 	err = w.Commit(ctx, desc.Size, desc.Digest, content.WithLabels(labels))
@@ -169,7 +176,7 @@ func (s *Store) abort(ctx context.Context, ref string) {
 }
 
 // receive copies the rest of a blob from the registry.
-func (s *Store) receive(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, w content.Writer, offset int64, out sink) error {
+func (s *Store) receive(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, w content.Writer, offset int64, t *tee, out sink) error {
 	rc, err := f.Fetch(ctx, desc)
 	if err != nil {
 		return err
@@ -184,7 +191,7 @@ func (s *Store) receive(ctx context.Context, f remotes.Fetcher, desc ocispec.Des
 	m := &meter{sink: out, id: short(desc.Digest), action: "Downloading", total: desc.Size}
 	src := &counted{r: io.LimitReader(rc, desc.Size-offset+1), m: m}
 	src.n.Store(offset)
-	n, err := io.CopyBuffer(onlyWriter{w}, src, make([]byte, 256<<10))
+	n, err := io.CopyBuffer(teeWriter{w, t}, src, make([]byte, 256<<10))
 	switch {
 	case errdefs.IsFailedPrecondition(err): // the reader counts too
 		return fmt.Errorf("download %s: more than the announced %d bytes: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
@@ -201,8 +208,18 @@ func (s *Store) receive(ctx context.Context, f remotes.Fetcher, desc ocispec.Des
 	return nil
 }
 
-// onlyWriter hides ReadFrom, so that the buffer given is used.
-type onlyWriter struct{ io.Writer }
+// teeWriter writes to the content store and then to the tee. It has no
+// ReadFrom, so that the buffer given is used.
+type teeWriter struct {
+	w io.Writer
+	t *tee
+}
+
+func (t teeWriter) Write(p []byte) (int, error) {
+	n, err := t.w.Write(p)
+	t.t.write(p[:n])
+	return n, err
+}
 
 // skipTo continues at an offset, or starts again where the registry cannot.
 func skipTo(rc io.ReadCloser, w content.Writer, offset int64) (int64, error) {

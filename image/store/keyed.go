@@ -28,6 +28,10 @@ func (k *keyed) lock(name string) func() {
 	l.waiters++
 	k.mu.Unlock()
 	l.Lock()
+	return k.unlocker(name, l)
+}
+
+func (k *keyed) unlocker(name string, l *keyedLock) func() {
 	return func() {
 		l.Unlock()
 		k.mu.Lock()
@@ -36,6 +40,22 @@ func (k *keyed) lock(name string) func() {
 			delete(k.m, name)
 		}
 	}
+}
+
+// tryLock is lock for those who do not wait; nil if somebody has the name.
+func (k *keyed) tryLock(name string) (unlock func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.m[name] != nil {
+		return nil
+	}
+	if k.m == nil {
+		k.m = map[string]*keyedLock{}
+	}
+	l := &keyedLock{waiters: 1}
+	l.Lock()
+	k.m[name] = l
+	return k.unlocker(name, l)
 }
 
 // idle reports whether nobody holds or waits for a name.

@@ -246,28 +246,19 @@ func (p *pull) artifact(_ context.Context, m ocispec.Manifest) error {
 func (p *pull) layers(ctx context.Context, img *parsed) error {
 	here := p.announce(ctx, img)
 	g, ctx := errgroup.WithContext(ctx)
-	ready := make([]chan struct{}, len(here))
-	for i := range ready {
-		ready[i] = make(chan struct{})
+	coming := newArrivals(len(here))
+	for i := range here {
 		g.Go(func() error {
-			defer close(ready[i])
+			defer close(coming.here[i])
+			defer close(coming.streams[i])
 			if here[i] {
 				_, err := p.s.holdBlob(ctx, img.manifest.Layers[i])
 				return err
 			}
-			return p.download(ctx, img.manifest.Layers[i])
+			return p.download(ctx, img.manifest.Layers[i], coming.streams[i])
 		})
 	}
-	g.Go(func() error {
-		return p.s.unpack(ctx, img, func(ctx context.Context, i int) error {
-			select {
-			case <-ready[i]:
-				return context.Cause(ctx)
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}, p.out)
-	})
+	g.Go(func() error { return p.s.unpack(ctx, img, coming, p.out) })
 	return g.Wait()
 }
 
@@ -294,12 +285,15 @@ func (p *pull) announce(ctx context.Context, img *parsed) []bool {
 	return here
 }
 
-func (p *pull) download(ctx context.Context, desc ocispec.Descriptor) error {
+// download fetches a layer, and offers it to be unpacked as it comes.
+func (p *pull) download(ctx context.Context, desc ocispec.Descriptor, stream chan<- *tee) error {
 	if err := p.s.downloads.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer p.s.downloads.Release(1)
-	if err := p.s.fetchBlob(ctx, p.fetcher, desc, p.source(), p.out); err != nil {
+	t := newTee()
+	stream <- t // the channel has room for it
+	if err := p.s.fetchBlob(ctx, p.fetcher, desc, p.source(), t, p.out); err != nil {
 		return client.BlobError(p.ref, p.req.Auth != nil, err)
 	}
 	p.out.status(short(desc.Digest), "Download complete")

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -18,13 +19,50 @@ const (
 	configRef = "containerd.io/gc.ref.snapshot."
 )
 
-// arrival tells when a layer's blob is in the content store; nil means that all are.
-type arrival func(ctx context.Context, layer int) error
+// arrivals tells what comes of each layer: perhaps a stream of its bytes, and
+// when its blob is in the content store. nil means that all are there.
+type arrivals struct {
+	streams []chan *tee
+	here    []chan struct{}
+}
+
+func newArrivals(n int) *arrivals {
+	a := &arrivals{}
+	for range n {
+		a.streams = append(a.streams, make(chan *tee, 1))
+		a.here = append(a.here, make(chan struct{}))
+	}
+	return a
+}
+
+// stream waits for a layer's download to begin; nil if there will be none.
+func (a *arrivals) stream(ctx context.Context, i int) (*tee, error) {
+	if a == nil {
+		return nil, nil //nolint:nilnil // no stream is no error
+	}
+	select {
+	case t := <-a.streams[i]:
+		return t, context.Cause(ctx)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// wait waits for a layer's blob.
+func (a *arrivals) wait(ctx context.Context, i int) error {
+	if a == nil {
+		return nil
+	}
+	if err := waitFor(ctx, a.here[i]); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
 
 // unpack makes and pins the chain of an image. Layers are unpacked side by
 // side as they arrive and put on top of each other in order. ctx must hold a lease.
-func (s *Store) unpack(ctx context.Context, p *parsed, arrived arrival, out sink) error {
-	if err := s.unpackLayers(ctx, p, arrived, out); err != nil {
+func (s *Store) unpack(ctx context.Context, p *parsed, coming *arrivals, out sink) error {
+	if err := s.unpackLayers(ctx, p, coming, out); err != nil {
 		return err
 	}
 	if err := s.pinChain(ctx, p.chain, p.desc.Digest); err != nil {
@@ -41,7 +79,7 @@ func (s *Store) chainLabel(p *parsed) map[string]string {
 	return map[string]string{configRef + s.driver.name: p.chain.String()}
 }
 
-func (s *Store) unpackLayers(ctx context.Context, p *parsed, arrived arrival, out sink) error {
+func (s *Store) unpackLayers(ctx context.Context, p *parsed, coming *arrivals, out sink) error {
 	g, ctx := errgroup.WithContext(ctx)
 	committed := make([]chan struct{}, len(p.chains))
 	for i := range committed {
@@ -54,11 +92,8 @@ func (s *Store) unpackLayers(ctx context.Context, p *parsed, arrived arrival, ou
 			if i > 0 {
 				parent = func() error { return waitFor(ctx, committed[i-1]) }
 			}
-			wait := func() error { return nil }
-			if arrived != nil {
-				wait = func() error { return arrived(ctx, i) }
-			}
-			if err := l.unpack(ctx, wait, parent); err != nil {
+			l.coming, l.index = coming, i
+			if err := l.unpack(ctx, parent); err != nil {
 				return err
 			}
 			close(committed[i])
@@ -86,6 +121,8 @@ type layer struct {
 	parent string
 	top    bool
 	of     digest.Digest // manifest
+	coming *arrivals
+	index  int
 	out    sink
 }
 
@@ -97,17 +134,28 @@ func (s *Store) newLayer(p *parsed, i int, out sink) *layer {
 	return l
 }
 
-// unpack waits for the blob, unpacks it, waits for the parent and commits.
-func (l *layer) unpack(ctx context.Context, arrived, parent func() error) error {
-	if l.exists(ctx) {
-		// The blob may still be under way; a pull is complete with it.
-		if err := arrived(); err != nil {
-			return err
-		}
-		return parent()
+// unpack unpacks the layer as it comes, or else when its blob is there; it
+// waits for the parent and commits.
+func (l *layer) unpack(ctx context.Context, parent func() error) error {
+	t, err := l.coming.stream(ctx, l.index)
+	if err != nil {
+		return err
 	}
+	arrived := func() error { return l.coming.wait(ctx, l.index) }
+	if t != nil {
+		done := l.unpackStream(ctx, t, arrived, parent)
+		t.leave()
+		if done {
+			return nil
+		}
+	}
+	// The blob may still be under way even if the layer is unpacked; a pull is
+	// complete with it.
 	if err := arrived(); err != nil {
 		return err
+	}
+	if l.exists(ctx) {
+		return parent()
 	}
 	if !isLayer(l.desc) {
 		return fmt.Errorf("layer %s: media type %.100q cannot be unpacked: %w", l.desc.Digest, l.desc.MediaType, errdefs.ErrInvalidArgument)
@@ -122,7 +170,48 @@ func (l *layer) unpack(ctx context.Context, arrived, parent func() error) error 
 	if l.exists(ctx) {
 		return parent()
 	}
-	return l.extract(ctx, parent)
+	if err := l.s.unpacks.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	release := sync.OnceFunc(func() { l.s.unpacks.Release(1) })
+	defer release()
+	return l.extract(ctx, func(dir string) ([]string, error) {
+		defer release()
+		return l.s.applyLayer(ctx, l.desc, dir, l.diffID, l.s.driver.stacked, l.out)
+	}, parent)
+}
+
+// unpackStream unpacks while the blob is downloaded, and commits when the blob
+// was verified. If it cannot, now or at all, the blob is unpacked afterwards;
+// so it waits for nobody: who unpacks this layer in another pull may wait for
+// our download.
+func (l *layer) unpackStream(ctx context.Context, t *tee, arrived, parent func() error) bool {
+	if !l.s.driver.stacked || !isLayer(l.desc) || !l.s.unpacks.TryAcquire(1) {
+		return false
+	}
+	release := sync.OnceFunc(func() { l.s.unpacks.Release(1) })
+	defer release()
+	unlock := l.s.keys.tryLock("chain:" + l.chain.String())
+	if unlock == nil {
+		return false
+	}
+	defer unlock()
+	if l.exists(ctx) {
+		return false
+	}
+	err := l.extract(ctx, func(dir string) ([]string, error) {
+		defer release()
+		implied, err := l.s.applyStream(ctx, t, l.desc, dir, l.diffID)
+		t.leave()
+		if err != nil {
+			return nil, err
+		}
+		return implied, arrived()
+	}, parent)
+	if err != nil {
+		l.s.log.Debug("unpack a layer while it comes", "layer", l.desc.Digest, "err", err)
+	}
+	return err == nil
 }
 
 func (l *layer) exists(ctx context.Context) bool {
@@ -131,7 +220,7 @@ func (l *layer) exists(ctx context.Context) bool {
 }
 
 // extract unpacks into a new snapshot and commits it.
-func (l *layer) extract(ctx context.Context, parent func() error) error {
+func (l *layer) extract(ctx context.Context, apply func(dir string) (implied []string, err error), parent func() error) error {
 	key := "extract-" + randomID() + " " + l.chain.String()
 	under := ""
 	if !l.s.driver.stacked {
@@ -141,7 +230,7 @@ func (l *layer) extract(ctx context.Context, parent func() error) error {
 	if err != nil {
 		return fmt.Errorf("make a snapshot for layer %s: %w", l.desc.Digest, err)
 	}
-	err = l.fill(ctx, mounts, parent)
+	err = l.fill(ctx, mounts, apply, parent)
 	if err == nil {
 		err = l.commit(ctx, key)
 	}
@@ -158,16 +247,12 @@ func (l *layer) extract(ctx context.Context, parent func() error) error {
 
 // fill writes the layer's files and gives directories that only lower layers
 // describe their attributes.
-func (l *layer) fill(ctx context.Context, mounts []mount.Mount, parent func() error) error {
+func (l *layer) fill(ctx context.Context, mounts []mount.Mount, apply func(string) ([]string, error), parent func() error) error {
 	dir, err := mountDir(mounts)
 	if err != nil {
 		return err
 	}
-	if err := l.s.unpacks.Acquire(ctx, 1); err != nil {
-		return err
-	}
-	implied, err := l.s.applyLayer(ctx, l.desc, dir, l.diffID, l.s.driver.stacked, l.out)
-	l.s.unpacks.Release(1)
+	implied, err := apply(dir)
 	if err != nil {
 		return err
 	}
