@@ -249,6 +249,9 @@ func (s *Supervisor) exitCode(pid int, start uint64, pidfd int) (code int, known
 		}
 		break
 	}
+	if code, ok := exits.FromZombie(pid, start); ok {
+		return code, true
+	}
 	if pidfd < 0 {
 		return s.keep.exited.wait(pid, start, 0)
 	}

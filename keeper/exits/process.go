@@ -13,19 +13,46 @@ import (
 // StartTime returns when a process started, in clock ticks since boot. With
 // the pid it names a process for ever.
 func StartTime(pid int) (uint64, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	f, err := stat(pid)
 	if err != nil {
 		return 0, err
 	}
+	return strconv.ParseUint(string(f[startField]), 10, 64)
+}
+
+// Fields of /proc/PID/stat, counted from the one after the command.
+const (
+	stateField = 0
+	startField = 19
+	exitField  = 49
+)
+
+func stat(pid int) ([][]byte, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil, err
+	}
 	i := bytes.LastIndexByte(b, ')') // the command may hold anything
-	if i < 0 {
-		return 0, fmt.Errorf("malformed stat of process %d", pid)
-	}
 	f := bytes.Fields(b[i+1:])
-	if len(f) < 20 {
-		return 0, fmt.Errorf("malformed stat of process %d", pid)
+	if i < 0 || len(f) <= exitField {
+		return nil, fmt.Errorf("malformed stat of process %d", pid)
 	}
-	return strconv.ParseUint(string(f[19]), 10, 64)
+	return f, nil
+}
+
+// FromZombie returns the exit code of a process that has ended and that its
+// parent, whoever that is, did not wait for yet.
+func FromZombie(pid int, start uint64) (code int, ok bool) {
+	f, err := stat(pid)
+	if err != nil || string(f[stateField]) != "Z" {
+		return 0, false
+	}
+	began, err1 := strconv.ParseUint(string(f[startField]), 10, 64)
+	status, err2 := strconv.ParseUint(string(f[exitField]), 10, 32)
+	if err1 != nil || err2 != nil || began != start {
+		return 0, false
+	}
+	return CodeOf(unix.WaitStatus(status)), true
 }
 
 // Open returns a pidfd of the process, and whether it still is the one that
