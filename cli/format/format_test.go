@@ -68,7 +68,7 @@ func TestInspect(t *testing.T) {
 		"{{json .Z.a}}":                     "[{\"d\":2,\"c\":3}]\n",
 		"{{index .Z.a 0}}":                  "map[c:3 d:2]\n",
 		"{{with .Health}}y{{else}}n{{end}}": "n\n",
-		"json":                              `{"Id":"x","Z":{"b":1,"a":[{"d":2,"c":3}]},"N":12345678901234567,"F":1.5}` + "\n",
+		"json":                              `[{"Id":"x","Z":{"b":1,"a":[{"d":2,"c":3}]},"N":12345678901234567,"F":1.5}]` + "\n",
 	} {
 		var out bytes.Buffer
 		if err := Inspect(&out, tmpl, []Object{o}); err != nil || out.String() != want {

@@ -23,13 +23,11 @@ type Object struct {
 	Legacy func(map[string]any)
 }
 
-// Inspect prints objects: a JSON array without a template, else each by tmpl.
+// Inspect prints objects: as a JSON array without a template, on one line with
+// "json", else each by tmpl.
 func Inspect(w io.Writer, tmpl string, objects []Object) error {
-	if tmpl == "" {
-		return array(w, objects)
-	}
-	if tmpl == "json" {
-		tmpl = JSON
+	if tmpl == "" || tmpl == "json" {
+		return array(w, objects, tmpl == "")
 	}
 	t, err := Parse(unescape(tmpl))
 	if err != nil {
@@ -47,7 +45,8 @@ func Inspect(w io.Writer, tmpl string, objects []Object) error {
 	return err
 }
 
-func array(w io.Writer, objects []Object) error {
+// array prints objects as one JSON array, indented or on one line.
+func array(w io.Writer, objects []Object, indent bool) error {
 	var all, out bytes.Buffer
 	all.WriteByte('[')
 	for i, o := range objects {
@@ -57,7 +56,11 @@ func array(w io.Writer, objects []Object) error {
 		all.Write(o.Raw)
 	}
 	all.WriteByte(']')
-	if err := json.Indent(&out, all.Bytes(), "", "    "); err != nil {
+	form := json.Compact
+	if indent {
+		form = func(dst *bytes.Buffer, src []byte) error { return json.Indent(dst, src, "", "    ") }
+	}
+	if err := form(&out, all.Bytes()); err != nil {
 		return err
 	}
 	out.WriteByte('\n')
