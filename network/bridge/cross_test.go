@@ -163,6 +163,9 @@ func TestProxyAlone(t *testing.T) {
 		{"neighbour", h.next, hostAddr + ":8080", true},
 		{"itself", a.ns, hostAddr + ":8080", true},
 	})
+	if v, err := netns.ReadSysctl("net/ipv4/conf/wt0/route_localnet"); err != nil || v != "0" {
+		t.Errorf("route_localnet is %s, %v: containers can reach the host's loopback", v, err)
+	}
 	if err := pingUDP(h.next, hostAddr+":8053"); err != nil {
 		t.Errorf("UDP: %v", err)
 	}

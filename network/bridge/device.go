@@ -36,8 +36,9 @@ func (m *Manager) makeBridge(n *netw) error {
 		return fmt.Errorf("device %s is a %s, not a bridge", n.Device, l.Kind)
 	}
 	n.OwnDevice = l.Alias == m.alias
+	m.warnOverlap(n, l.Index)
 	n.index = l.Index
-	settings(n)
+	m.settings(n)
 	var b rtnl.Batch
 	have, err := m.nl.Prefixes()
 	if err != nil {
@@ -58,6 +59,21 @@ func (m *Manager) makeBridge(n *netw) error {
 	return m.nl.Do(&b)
 }
 
+// warnOverlap reports routes of other devices that hide a network's addresses.
+func (m *Manager) warnOverlap(n *netw, index int) {
+	routes, err := m.nl.Destinations()
+	if err != nil {
+		return
+	}
+	for link, list := range routes {
+		for _, p := range list {
+			if link != index && p.Bits() > 0 && slices.ContainsFunc(n.subnets, func(s *subnet) bool { return s.Subnet().Overlaps(p) && p.Addr().Is4() }) {
+				m.o.Logger.Warn("a network's subnet overlaps a route of this machine", "network", n.Name, "route", p)
+			}
+		}
+	}
+}
+
 // has reports whether p is the bridge's address in one of the subnets.
 func (n *netw) has(p netip.Prefix) bool {
 	return slices.ContainsFunc(n.subnets, func(s *subnet) bool {
@@ -66,11 +82,16 @@ func (n *netw) has(p netip.Prefix) bool {
 }
 
 // settings writes the device's sysctls; what the kernel lacks is not needed.
-func settings(n *netw) {
+func (m *Manager) settings(n *netw) {
 	v4, v6 := "net/ipv4/conf/"+n.Device+"/", "net/ipv6/conf/"+n.Device+"/"
-	// The host's own connections to published ports come from 127.0.0.1; the
-	// firewall keeps others from using it.
-	_ = netns.Sysctl(v4+"route_localnet", "1")
+	// The host's own connections to published ports come from 127.0.0.1. Our
+	// rules keep containers from using that way to the host's loopback services;
+	// without rules the proxy connects, and there must be no such way.
+	localnet := "1"
+	if m.o.NoRules4 {
+		localnet = "0"
+	}
+	_ = netns.Sysctl(v4+"route_localnet", localnet)
 	_ = netns.Sysctl(v6+"accept_ra", "0")
 	if n.EnableIPv6 {
 		_ = netns.Sysctl(v6+"disable_ipv6", "0")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +55,7 @@ func (f *Foreign) Start() {
 	if err := f.Check(); err != nil {
 		f.o.Logger.Warn("cannot look after other firewalls", "err", err)
 	}
+	f.reportLegacy()
 	w, err := newWatcher(f.changed)
 	if err != nil {
 		f.o.Logger.Warn("changes of other firewalls stay unnoticed", "err", err)
@@ -213,6 +215,17 @@ func acceptRule(ch *nftables.Chain, direction, device, comment string) *nftables
 			&expr.Counter{},
 			&expr.Verdict{Kind: expr.VerdictAccept},
 		},
+	}
+}
+
+// reportLegacy names legacy iptables, whose chains cannot be changed through
+// nftables: if its FORWARD chain drops, only its owner can let us through.
+func (f *Foreign) reportLegacy() {
+	for family, path := range map[string]string{"ip": "/proc/net/ip_tables_names", "ip6": "/proc/net/ip6_tables_names"} {
+		b, err := os.ReadFile(path)
+		if err == nil && slices.Contains(strings.Fields(string(b)), "filter") {
+			f.o.Logger.Warn("legacy iptables filters packets here: its FORWARD chain must accept those of our bridges", "family", family)
+		}
 	}
 }
 
