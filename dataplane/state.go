@@ -212,6 +212,10 @@ func (s *state) restore() error {
 	if err != nil {
 		return err
 	}
+	// All names first: a question that waits must not find half of them.
+	for _, sv := range list {
+		s.names.Index.Put(sv.sandbox)
+	}
 	for _, sv := range list {
 		if err := s.restoreOne(sv); err != nil {
 			s.log.Warn("a sandbox is not as it was", "sandbox", sv.sandbox.ID, "err", err)
