@@ -67,6 +67,11 @@ func Resolve(c *apicontainer.Config, h *apicontainer.HostConfig, other Lookup) (
 	if err := points.image(c.Volumes, h.VolumeDriver); err != nil {
 		return nil, err
 	}
+	for _, m := range points {
+		if err := outsideProc(m); err != nil {
+			return nil, err
+		}
+	}
 	slices.SortStableFunc(points, func(a, b container.Mount) int {
 		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
 	})
@@ -136,6 +141,29 @@ func (s *set) image(volumes map[string]struct{}, driver string) error {
 		*s = append(*s, container.Mount{
 			Type: mount.TypeVolume, Destination: clean, Driver: driverOr(driver), RW: true, Copy: true, Anonymous: true,
 		})
+	}
+	return nil
+}
+
+// outsideProc refuses mounts over /proc, on which the confinement of the
+// container rests; files that emulate single ones of it may be bound, and the
+// host's own /proc.
+func outsideProc(m container.Mount) error {
+	bind := m.Type == mount.TypeBind
+	switch m.Destination {
+	case "/proc":
+		if bind && m.Source == "/proc" {
+			return nil
+		}
+		return invalid("%q cannot be mounted because it is not of type proc", m.Destination)
+	case "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
+		"/proc/slabinfo", "/proc/sys/kernel/ns_last_pid", "/proc/net/dev":
+		if bind {
+			return nil
+		}
+	}
+	if strings.HasPrefix(m.Destination, "/proc/") {
+		return invalid("%q cannot be mounted because it is inside /proc", m.Destination)
 	}
 	return nil
 }

@@ -87,6 +87,21 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+func TestNothingOverProc(t *testing.T) {
+	for bind, ok := range map[string]bool{
+		"/proc:/proc": true, "/a:/proc/cpuinfo": true, "/a:/procedure": true,
+		"/a:/proc": false, "v:/proc": false, "/a:/proc/sys": false, "/proc:/proc/1": false, "/x:/a/../proc/self": false,
+	} {
+		_, err := Resolve(&apicontainer.Config{}, &apicontainer.HostConfig{Binds: []string{bind}}, nil)
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", bind, err)
+		}
+	}
+	if _, err := Resolve(&apicontainer.Config{Volumes: map[string]struct{}{"/proc": {}}}, &apicontainer.HostConfig{}, nil); err == nil {
+		t.Error("an image may hide /proc")
+	}
+}
+
 func TestTmpfsOptions(t *testing.T) {
 	got := OCI(container.Mount{Type: mount.TypeTmpfs, Destination: "/t", Options: "exec,size=2m", RW: true}, "")
 	if diff := cmp.Diff([]string{"nosuid", "nodev", "exec", "size=2m"}, got.Options); diff != "" {
