@@ -248,20 +248,21 @@ func (e *execEntry) ended() {
 	pid, start, pidfd := e.pid, e.start, e.pidfd
 	t.mu.Unlock()
 	code, _ := t.s.exitCode(pid, start, pidfd)
-	e.io.waitDrained(drainPatience)
+	e.io.waitDrained(drainPatience) // only this goroutine ever takes it away
 	t.mu.Lock()
 	t.s.poll.remove(e.pidfd, e.tok)
 	if e.pidfd >= 0 {
 		_ = unix.Close(e.pidfd)
 	}
-	e.pidfd, e.done, e.code = -1, true, code
+	io := e.io
+	e.pidfd, e.done, e.code, e.io = -1, true, code, nil // it is remembered, its streams are not
 	t.s.keep.drop(execSetName(t.id, e.id))
 	st := e.status()
 	t.rememberLocked(e)
 	ev := task.Event{Time: time.Now(), Kind: task.EventExecDied, Status: t.statusLocked(), Exec: &st}
 	t.mu.Unlock()
 	t.s.emit(ev)
-	e.io.close()
+	io.close()
 }
 
 // rememberLocked keeps the last finished execs and forgets those before.

@@ -360,3 +360,6 @@ func stopped(t testing.TB, pid int) {
 		t.Fatal(err)
 	}
 }
+
+// memory limits memory (bytes), without swap.
+func memory(limit int64) *specs.LinuxMemory { return &specs.LinuxMemory{Limit: &limit, Swap: &limit} }
