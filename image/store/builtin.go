@@ -43,7 +43,7 @@ func (s *Store) loadBuiltin(ctx context.Context, ref string) error {
 
 func (s *Store) pullBuiltin(ctx context.Context, ref ociref.Reference, text string, out sink) error {
 	ref = ref.WithDefaultTag()
-	out.status(tagOf(ref), "Pulling from "+repositoryText(ref))
+	out.status(tagOf(ref), "Pulling from "+ref.Path)
 	_, missing := s.find(ctx, text)
 	if err := s.loadBuiltin(ctx, text); err != nil {
 		return err

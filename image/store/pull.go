@@ -78,7 +78,7 @@ func (s *Store) pullLeased(ctx context.Context, ref ociref.Reference, req image.
 	if err != nil {
 		return err
 	}
-	out.status(tagOf(ref), "Pulling from "+repositoryText(ref))
+	out.status(tagOf(ref), "Pulling from "+ref.Path)
 	old, err := s.images.Get(ctx, ref.String())
 	before := err == nil && old.Target.Digest == target.Digest
 	had := s.present(ctx, target)
@@ -105,14 +105,6 @@ func tagOf(ref ociref.Reference) string {
 		return ref.Digest.String()
 	}
 	return ref.Tag
-}
-
-// repositoryText is the repository in "Pulling from": with library/, without docker.io.
-func repositoryText(ref ociref.Reference) string {
-	if ref.Domain == ociref.DefaultDomain {
-		return ref.Path
-	}
-	return ref.Repository().FamiliarName()
 }
 
 func (p *pull) explain(err error) error {

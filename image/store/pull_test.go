@@ -159,7 +159,7 @@ func pullAndCreate(t *testing.T, kind registrytest.ImageOptions) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"1: Pulling from " + addr + "/a/two", short(img.Layers[0].Digest) + ": Pulling fs layer", short(img.Layers[0].Digest) + ": Download complete",
+		"1: Pulling from a/two", short(img.Layers[0].Digest) + ": Pulling fs layer", short(img.Layers[0].Digest) + ": Download complete",
 		short(img.Layers[1].Digest) + ": Pull complete", "Digest: " + img.Manifest.Digest.String(), "Status: Downloaded newer image for " + ref,
 	} {
 		if !rec.has(want) {
