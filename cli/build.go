@@ -80,8 +80,37 @@ func (b *builder) flags(f *pflag.FlagSet) {
 	ignoreTrust(f)
 	f.BoolVar(&b.compress, "compress", false, "Compress the build context using gzip")
 	refuse(f, "squash", "allow", "annotation", "attest", "build-context", "builder", "cache-to", "call",
-		"check", "debug", "load", "metadata-file", "no-cache-filter", "output", "policy", "progress", "provenance", "push",
-		"sbom", "secret", "ssh")
+		"check", "debug", "metadata-file", "no-cache-filter", "output", "policy", "push", "secret", "ssh")
+	b.otherBuilders(f)
+}
+
+// otherBuilders adds what scripts give to other builders as a matter of course
+// and what is the case here anyway: plain output, the image in the store, no
+// attestations. Other values are refused.
+func (b *builder) otherBuilders(f *pflag.FlagSet) {
+	f.Func("progress", `Type of progress output ("auto", "plain", "quiet")`, func(v string) error {
+		switch v {
+		case "auto", "plain":
+			return nil
+		case "quiet":
+			b.quiet = true
+			return nil
+		}
+		return invalidf("--progress %s is not supported", v)
+	})
+	only := func(flag, value string) {
+		f.Func(flag, "", func(v string) error {
+			if got, err := strconv.ParseBool(v); err == nil && strconv.FormatBool(got) == value {
+				return nil
+			}
+			return invalidf("--%s %s is not supported", flag, v)
+		})
+		f.Lookup(flag).NoOptDefVal = "true"
+		_ = f.MarkHidden(flag)
+	}
+	only("load", "true")
+	only("provenance", "false")
+	only("sbom", "false")
 }
 
 func checkTag(s string) (string, error) {
