@@ -52,6 +52,14 @@ func TestFullDisk(t *testing.T) {
 	}
 	s.folders.Wait()
 	abandon(t, s)
+	// A start on the full disk finds everything, too.
+	if s, err = Open(Options{Dir: dir, FoldBytes: 64 << 10}); err != nil {
+		t.Fatalf("open on a full disk: %v", err)
+	}
+	if diff := cmp.Diff(want, dump(t, s, "a")); diff != "" {
+		t.Errorf("after a restart on a full disk: %s", diff)
+	}
+	abandon(t, s)
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=16m"); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // Options for Open.
@@ -112,15 +113,7 @@ func (s *Store) load() error {
 		}
 	}
 	if exists(old) {
-		frozen := overlay{}
-		j, err := openJournal(old, s.log, frozen.apply)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(j.f.Close(), s.store(frozen)); err != nil {
-			return err
-		}
-		if err := errors.Join(os.Remove(old), syncDir(s.dir)); err != nil {
+		if err := s.loadOld(old); err != nil {
 			return err
 		}
 	}
@@ -131,6 +124,29 @@ func (s *Store) load() error {
 	s.journal, s.dirDirty = j, true
 	s.written, s.synced = j.size, 0
 	return nil
+}
+
+// loadOld folds the journal of a fold that was cut short. On a full disk it
+// stays as it is, to be folded later.
+func (s *Store) loadOld(old string) error {
+	frozen := overlay{}
+	j, err := openJournal(old, s.log, frozen.apply)
+	if err != nil {
+		return err
+	}
+	if err := j.f.Close(); err != nil {
+		return err
+	}
+	err = s.store(frozen)
+	if errors.Is(err, unix.ENOSPC) {
+		s.log.Warn("no space to fold engine state; it stays in its journal", "err", err)
+		s.frozen = frozen
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Remove(old), syncDir(s.dir))
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }

@@ -129,7 +129,11 @@ func (m *mountSpec) mount(path, data string) error {
 		if err == nil {
 			return nil
 		}
-		return fmt.Errorf("mount %s:%s, data: %s: %w", m.device, path, redact(data), err)
+		what := "mount " + m.device + ":" + path
+		if data != "" {
+			what += ", data: " + redact(data)
+		}
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	if err := unix.Mount(m.device, path, m.fstype, m.flags, data); err != nil {
 		return wrap(err)
