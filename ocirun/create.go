@@ -2,7 +2,6 @@ package ocirun
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/ocirun/cgroup"
-	"github.com/wherry-engine/wherry/ocirun/initproc"
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
@@ -202,112 +200,3 @@ func withStandardRules(res *specs.LinuxResources) *specs.LinuxResources {
 	)
 	return &out
 }
-
-// addHooks prepares the hooks that init runs and tells it to stop for the others.
-func addHooks(cfg *wire.Config, req *CreateRequest, pid int) error {
-	h := req.Spec.Hooks
-	if h == nil {
-		return nil
-	}
-	cfg.HostHooks = len(h.Prestart)+len(h.CreateRuntime) > 0 //nolint:staticcheck // prestart is still in use
-	var err error
-	if cfg.CreateContainer, err = wireHooks(h.CreateContainer, req, pid, specs.StateCreating); err != nil {
-		return err
-	}
-	cfg.StartContainer, err = wireHooks(h.StartContainer, req, pid, specs.StateCreated)
-	return err
-}
-
-func wireHooks(hooks []specs.Hook, req *CreateRequest, pid int, status specs.ContainerState) ([]wire.Hook, error) {
-	if len(hooks) == 0 {
-		return nil, nil
-	}
-	state, err := json.Marshal(specs.State{
-		Version: specs.Version, ID: req.ID, Status: status, Pid: pid, Bundle: req.Bundle, Annotations: req.Spec.Annotations,
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]wire.Hook, len(hooks))
-	for i, h := range hooks {
-		out[i] = wire.Hook{Path: h.Path, Args: h.Args, Env: h.Env, State: state}
-		if h.Timeout != nil {
-			if *h.Timeout <= 0 {
-				return nil, invalidf("hook %s: the timeout must be positive", h.Path)
-			}
-			out[i].Timeout = int64(*h.Timeout)
-		}
-	}
-	return out, nil
-}
-
-func (r *Runtime) hostHooks(ctx context.Context, req *CreateRequest, pid int) error {
-	h := req.Spec.Hooks
-	if err := RunHooks(ctx, "prestart", h.Prestart, req, pid, specs.StateCreating); err != nil { //nolint:staticcheck // still in use
-		return err
-	}
-	return RunHooks(ctx, "createRuntime", h.CreateRuntime, req, pid, specs.StateCreating)
-}
-
-// RunHooks runs hooks in this process's namespaces, one after the other, with
-// the container's state on their stdin. The first that fails ends it.
-func RunHooks(ctx context.Context, name string, hooks []specs.Hook, req *CreateRequest, pid int, status specs.ContainerState) error {
-	list, err := wireHooks(hooks, req, pid, status)
-	if err != nil {
-		return err
-	}
-	for i := range list {
-		if err := initproc.RunHook(ctx, &list[i]); err != nil {
-			return fmt.Errorf("%s hook %d: %w", name, i, err)
-		}
-	}
-	return nil
-}
-
-// Start lets the init execute the user's process. On a *StartError the init
-// has exited (the caller, its parent, reaps it) and is of no further use. The
-// handshake is closed in any case.
-func (c *Container) Start() error {
-	defer c.closeConn()
-	if err := c.conn.Send(wire.KindContinue, nil); err != nil {
-		return fmt.Errorf("start: init is gone: %w", err)
-	}
-	msg, err := c.conn.Receive()
-	if errors.Is(err, io.EOF) {
-		return nil // closed by the exec
-	}
-	if err != nil {
-		return fmt.Errorf("start: %w", err)
-	}
-	if err := failureOf(msg); err != nil {
-		return err
-	}
-	return fmt.Errorf("start: init sent an unexpected message %d", msg.Kind)
-}
-
-// StartBy starts a container that was created with a StartSocket, through a
-// connection to that socket, which it closes.
-func StartBy(conn *os.File) error {
-	fd, err := unix.FcntlInt(conn.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	conn.Close()
-	if err != nil {
-		return err
-	}
-	return (&Container{conn: wire.Conn{FD: fd}}).Start()
-}
-
-// Release lets go of a container that somebody else will start by its StartSocket.
-func (c *Container) Release() { c.closeConn() }
-
-// Abort ends a container that was created and never started: the init is
-// killed, to be reaped by its parent. PidFD and Console stay the caller's.
-func (c *Container) Abort() error {
-	c.closeConn()
-	err := unix.PidfdSendSignal(int(c.PidFD.Fd()), unix.SIGKILL, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return err
-}
-
-func (c *Container) closeConn() { c.once.Do(func() { unix.Close(c.conn.FD) }) }

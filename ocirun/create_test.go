@@ -95,6 +95,11 @@ func TestOutput(t *testing.T) {
 			"grep ' /mnt/b ' /proc/self/mounts | grep -o 'ro,nosuid,nodev,noexec'", "ro,nosuid,nodev,noexec\n"},
 		{"tmpfs", mount(specs.Mount{Destination: "/run/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=1770", "nosuid", "noexec"}}),
 			"stat -c %a /run/t; grep ' /run/t ' /proc/self/mounts | grep -o 'rw,nosuid,noexec,relatime,size=64k,mode=1770'", "1770\nrw,nosuid,noexec,relatime,size=64k,mode=1770\n"},
+		{"tmpfs takes the mode of what it covers", func(q *CreateRequest) {
+			for _, d := range []string{"/root", "/nothing/there"} {
+				q.Spec.Mounts = append(q.Spec.Mounts, specs.Mount{Destination: d, Type: "tmpfs", Source: "tmpfs"})
+			}
+		}, "stat -c %a /root; stat -c %a /nothing/there", "700\n1777\n"},
 		{"tmpfs with a copy of what was there", mount(specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "ro"}}),
 			"head -c 4 /etc/passwd; echo; touch /etc/x 2>&1", "root\ntouch: /etc/x: Read-only file system\n"},
 		{"sysctl", func(q *CreateRequest) {

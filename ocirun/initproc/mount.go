@@ -3,7 +3,6 @@ package initproc
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +37,7 @@ func (s *setup) mount(m *wire.Mount) error {
 	case wire.MountRemount:
 		return s.remount(m)
 	}
-	fd, err := newMount(m.Type, m.Source, m.Data, s.initialAttr(m))
+	fd, err := newMount(m.Type, m.Source, s.withMode(m), s.initialAttr(m))
 	if err != nil {
 		return err
 	}
@@ -65,6 +64,29 @@ func (s *setup) mount(m *wire.Mount) error {
 		s.newProc = fd
 	}
 	return nil
+}
+
+// withMode gives a tmpfs the mode of the directory it covers, unless another
+// one is asked for: a volatile /tmp stays open to all, a home does not become so.
+func (s *setup) withMode(m *wire.Mount) []string {
+	if m.Type != "tmpfs" || m.CopyUp {
+		return m.Data
+	}
+	for _, d := range m.Data {
+		if strings.HasPrefix(d, "mode=") {
+			return m.Data
+		}
+	}
+	fd, err := s.inRoot(m.Target, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return m.Data // made by us: the kernel's default
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return m.Data
+	}
+	return append(m.Data[:len(m.Data):len(m.Data)], fmt.Sprintf("mode=%o", st.Mode&0o7777))
 }
 
 // initialAttr are the flags a mount is born with; read-only comes last if
@@ -237,97 +259,4 @@ func mountSetattr(fd int, recursive bool, attr *unix.MountAttr) error {
 		return fmt.Errorf("mount_setattr needs Linux 5.12: %w", err)
 	}
 	return err
-}
-
-// hierarchyAttr are the flags of the hierarchies below a cgroup v1 mount.
-func hierarchyAttr(m *wire.Mount) uint64 { return m.Set }
-
-// cgroup shows the container its control groups.
-func (s *setup) cgroup(m *wire.Mount) error {
-	target, err := s.target(m.Target, true)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(target)
-	if len(s.cfg.CgroupV1) == 1 && s.cfg.CgroupV1[0].Unified {
-		fd, err := s.hierarchy(m, &s.cfg.CgroupV1[0])
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return attach(fd, target)
-	}
-	top, err := newMount("tmpfs", "tmpfs", []string{"mode=755"}, int(m.Set&^unix.MOUNT_ATTR_RDONLY))
-	if err != nil {
-		return err
-	}
-	defer unix.Close(top)
-	if err := attach(top, target); err != nil {
-		return err
-	}
-	for i := range s.cfg.CgroupV1 {
-		if err := s.subHierarchy(m, top, &s.cfg.CgroupV1[i]); err != nil {
-			return fmt.Errorf("%s: %w", s.cfg.CgroupV1[i].Name, err)
-		}
-	}
-	if m.Set&unix.MOUNT_ATTR_RDONLY != 0 {
-		return mountSetattr(top, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-	}
-	return nil
-}
-
-// subHierarchy mounts one hierarchy in a directory of the tmpfs, with links
-// for the controllers that share it.
-func (s *setup) subHierarchy(m *wire.Mount, top int, h *wire.Hierarchy) error {
-	fd, err := s.hierarchy(m, h)
-	if err != nil {
-		if h.Unified {
-			return nil // hybrid: an extra, not a must
-		}
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.Mkdirat(top, h.Name, 0o755); err != nil {
-		return err
-	}
-	dir, err := s.child(top, h.Name)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	if err := attach(fd, dir); err != nil {
-		return err
-	}
-	for _, o := range h.Options {
-		if o != h.Name && !strings.HasPrefix(o, "name=") {
-			if err := unix.Symlinkat(h.Name, top, o); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// hierarchy makes a detached mount of one hierarchy: rooted at the container's
-// own cgroup by its namespace, or else by binding only that directory.
-func (s *setup) hierarchy(m *wire.Mount, h *wire.Hierarchy) (int, error) {
-	if s.cfg.CgroupBind == "" {
-		typ, data := "cgroup", h.Options
-		if h.Unified {
-			typ, data = "cgroup2", m.Data
-		} else if len(data) > 0 && strings.HasPrefix(data[0], "name=") {
-			data = append([]string{"none"}, data...)
-		}
-		return newMount(typ, "cgroup", data, int(hierarchyAttr(m)))
-	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path.Join(h.Mount, s.cfg.CgroupBind), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("open source: %w", err)
-	}
-	attr := unix.MountAttr{Attr_set: hierarchyAttr(m), Attr_clr: m.Clear, Propagation: unix.MS_PRIVATE}
-	if err := mountSetattr(fd, false, &attr); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }

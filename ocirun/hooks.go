@@ -1,0 +1,73 @@
+package ocirun
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-engine/wherry/ocirun/initproc"
+	"github.com/wherry-engine/wherry/ocirun/wire"
+)
+
+// addHooks prepares the hooks that init runs and tells it to stop for the others.
+func addHooks(cfg *wire.Config, req *CreateRequest, pid int) error {
+	h := req.Spec.Hooks
+	if h == nil {
+		return nil
+	}
+	cfg.HostHooks = len(h.Prestart)+len(h.CreateRuntime) > 0 //nolint:staticcheck // prestart is still in use
+	var err error
+	if cfg.CreateContainer, err = wireHooks(h.CreateContainer, req, pid, specs.StateCreating); err != nil {
+		return err
+	}
+	cfg.StartContainer, err = wireHooks(h.StartContainer, req, pid, specs.StateCreated)
+	return err
+}
+
+func wireHooks(hooks []specs.Hook, req *CreateRequest, pid int, status specs.ContainerState) ([]wire.Hook, error) {
+	if len(hooks) == 0 {
+		return nil, nil
+	}
+	state, err := json.Marshal(specs.State{
+		Version: specs.Version, ID: req.ID, Status: status, Pid: pid, Bundle: req.Bundle, Annotations: req.Spec.Annotations,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]wire.Hook, len(hooks))
+	for i, h := range hooks {
+		out[i] = wire.Hook{Path: h.Path, Args: h.Args, Env: h.Env, State: state}
+		if h.Timeout != nil {
+			if *h.Timeout <= 0 {
+				return nil, invalidf("hook %s: the timeout must be positive", h.Path)
+			}
+			out[i].Timeout = int64(*h.Timeout)
+		}
+	}
+	return out, nil
+}
+
+func (r *Runtime) hostHooks(ctx context.Context, req *CreateRequest, pid int) error {
+	h := req.Spec.Hooks
+	if err := RunHooks(ctx, "prestart", h.Prestart, req, pid, specs.StateCreating); err != nil { //nolint:staticcheck // still in use
+		return err
+	}
+	return RunHooks(ctx, "createRuntime", h.CreateRuntime, req, pid, specs.StateCreating)
+}
+
+// RunHooks runs hooks in this process's namespaces, one after the other, with
+// the container's state on their stdin. The first that fails ends it.
+func RunHooks(ctx context.Context, name string, hooks []specs.Hook, req *CreateRequest, pid int, status specs.ContainerState) error {
+	list, err := wireHooks(hooks, req, pid, status)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		if err := initproc.RunHook(ctx, &list[i]); err != nil {
+			return fmt.Errorf("%s hook %d: %w", name, i, err)
+		}
+	}
+	return nil
+}

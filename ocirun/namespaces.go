@@ -1,0 +1,98 @@
+package ocirun
+
+import (
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// namespaces sorts them into those to make and those to join.
+func (r *Runtime) namespaces(p *plan, req *CreateRequest) error {
+	var seen int
+	join := func(flag int, f *os.File, name string) error {
+		var err error
+		if f == nil {
+			if f, err = os.Open(name); err != nil {
+				return invalidf("join namespace: %v", err)
+			}
+			p.opened = append(p.opened, f)
+		}
+		switch flag {
+		case unix.CLONE_NEWNS:
+			return lackf("joining a mount namespace")
+		case unix.CLONE_NEWUSER:
+			p.userNS = f
+		default:
+			p.enter = append(p.enter, nsFD{int(f.Fd()), flag})
+		}
+		return nil
+	}
+	for _, ns := range req.Spec.Linux.Namespaces {
+		flag := nsFlag(string(ns.Type))
+		if flag == 0 {
+			return invalidf("unknown namespace type %q", ns.Type)
+		}
+		if seen&flag != 0 {
+			return invalidf("namespace %q is given twice", ns.Type)
+		}
+		seen |= flag
+		f := req.Join[ns.Type]
+		if ns.Type == specs.NetworkNamespace && req.NetNS != nil {
+			f = req.NetNS
+		}
+		if f != nil || ns.Path != "" {
+			if err := join(flag, f, ns.Path); err != nil {
+				return err
+			}
+			continue
+		}
+		switch flag {
+		case unix.CLONE_NEWTIME:
+			return lackf("time namespaces")
+		case unix.CLONE_NEWCGROUP: // after it is in its cgroups
+			p.cfg.Unshare |= flag
+		default:
+			p.clone |= uintptr(flag)
+		}
+	}
+	for typ, f := range req.Join {
+		if flag := nsFlag(string(typ)); f != nil && seen&flag == 0 {
+			seen |= flag
+			if err := join(flag, f, ""); err != nil {
+				return err
+			}
+		}
+	}
+	if req.NetNS != nil && seen&unix.CLONE_NEWNET == 0 {
+		if err := join(unix.CLONE_NEWNET, req.NetNS, ""); err != nil {
+			return err
+		}
+		seen |= unix.CLONE_NEWNET
+	}
+	return r.checkNamespaces(p, req, seen)
+}
+
+func (r *Runtime) checkNamespaces(p *plan, req *CreateRequest, seen int) error {
+	l := req.Spec.Linux
+	if p.clone&unix.CLONE_NEWNS == 0 {
+		return lackf("a container without a mount namespace of its own")
+	}
+	p.cfg.NewMountNS = true
+	if (req.Spec.Hostname != "" || req.Spec.Domainname != "") && seen&unix.CLONE_NEWUTS == 0 {
+		return invalidf("a host name needs a uts namespace")
+	}
+	if p.clone&unix.CLONE_NEWUSER == 0 {
+		p.cfg.UserNS = p.userNS != nil
+		if len(l.UIDMappings)+len(l.GIDMappings) > 0 && p.userNS == nil {
+			return invalidf("id mappings need a user namespace")
+		}
+		return nil
+	}
+	if len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0 {
+		return invalidf("a new user namespace needs mappings of user and group ids")
+	}
+	p.cfg.UserNS = true
+	p.uidMap, p.gidMap = l.UIDMappings, l.GIDMappings
+	return nil
+}

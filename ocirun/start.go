@@ -1,0 +1,60 @@
+package ocirun
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
+)
+
+// Start lets the init execute the user's process. On a *StartError the init
+// has exited (the caller, its parent, reaps it) and is of no further use. The
+// handshake is closed in any case.
+func (c *Container) Start() error {
+	defer c.closeConn()
+	if err := c.conn.Send(wire.KindContinue, nil); err != nil {
+		return fmt.Errorf("start: init is gone: %w", err)
+	}
+	msg, err := c.conn.Receive()
+	if errors.Is(err, io.EOF) {
+		return nil // closed by the exec
+	}
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	if err := failureOf(msg); err != nil {
+		return err
+	}
+	return fmt.Errorf("start: init sent an unexpected message %d", msg.Kind)
+}
+
+// StartBy starts a container that was created with a StartSocket, through a
+// connection to that socket, which it closes.
+func StartBy(conn *os.File) error {
+	fd, err := unix.FcntlInt(conn.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	conn.Close()
+	if err != nil {
+		return err
+	}
+	return (&Container{conn: wire.Conn{FD: fd}}).Start()
+}
+
+// Release lets go of a container that somebody else will start by its StartSocket.
+func (c *Container) Release() { c.closeConn() }
+
+// Abort ends a container that was created and never started: the init is
+// killed, to be reaped by its parent. PidFD and Console stay the caller's.
+func (c *Container) Abort() error {
+	c.closeConn()
+	err := unix.PidfdSendSignal(int(c.PidFD.Fd()), unix.SIGKILL, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+func (c *Container) closeConn() { c.once.Do(func() { unix.Close(c.conn.FD) }) }
