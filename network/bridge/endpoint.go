@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	apinetwork "github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/network/ipam"
@@ -274,6 +275,9 @@ func (m *Manager) plug(ns *os.File, link *rtnl.Conn, e *endpoint, p plugged) err
 	}
 	e.inside = p.inside
 	if err := m.nl.Do(&out); err != nil {
+		if errors.Is(err, unix.EXFULL) {
+			return errdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf("network %s is full: the kernel allows a bridge 1023 endpoints", e.Network))
+		}
 		return fmt.Errorf("connect %s to bridge %s: %w", e.Host, e.net.Device, err)
 	}
 	if err := link.Do(&in); err != nil {
