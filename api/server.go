@@ -45,7 +45,23 @@ type Server struct {
 	router *router
 	http   *http.Server
 	wg     sync.WaitGroup
-	cancel context.CancelFunc
+	cancel context.CancelFunc // ends every request
+
+	streaming  context.Context //nolint:containedctx // the life of streams, which end at the beginning of a shutdown
+	endStreams context.CancelFunc
+}
+
+// streams are the routes whose answers end when the client, or the daemon, does.
+var streams = map[string]bool{
+	"GET /events":                       true,
+	"GET /containers/{id:.*}/logs":      true,
+	"GET /containers/{id:.*}/stats":     true,
+	"GET /containers/{id:.*}/attach/ws": true,
+	"POST /containers/{id:.*}/attach":   true,
+	"POST /containers/{id:.*}/wait":     true,
+	"POST /exec/{id:.*}/start":          true,
+	"POST /session":                     true,
+	"POST /grpc":                        true,
 }
 
 // New returns a server that does not listen yet.
@@ -56,6 +72,7 @@ func New(opts Options) *Server {
 	s := &Server{opts: opts, router: newRouter(opts.Routes)}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
+	s.streaming, s.endStreams = context.WithCancel(ctx)
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: 5 * time.Minute,
@@ -77,12 +94,13 @@ func (s *Server) Serve(l net.Listener) {
 // Shutdown stops listening, ends streams, and waits for other requests until
 // the context ends; then it cuts them off.
 func (s *Server) Shutdown(ctx context.Context) {
-	// Streams such as events watch their request's context.
-	s.cancel()
+	s.endStreams()
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.opts.Logger.Warn("requests were cut off at shutdown", "err", err)
+		s.cancel()
 		_ = s.http.Close() // nothing is left to be told
 	}
+	s.cancel()
 	s.wg.Wait()
 }
 
@@ -141,6 +159,12 @@ func (s *Server) dispatch(w *response, r *http.Request, rt *Route, vars map[stri
 	if rt.Handler == nil {
 		writeError(w, http.StatusNotImplemented, fmt.Sprintf("%s %s is not implemented by this engine yet", rt.Method, rt.Path))
 		return nil
+	}
+	if streams[rt.Method+" "+rt.Path] {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.streaming, cancel)()
+		r = r.WithContext(ctx)
 	}
 	return rt.Handler(w, route.WithVars(r, vars, version))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -191,5 +192,69 @@ func TestErrorAfterTheAnswerBegan(t *testing.T) {
 	})
 	if status, body, _ := get(t, "GET", srv.URL+"/thing/a"); status != 200 || body != "half" {
 		t.Errorf("%d %q", status, body)
+	}
+}
+
+// At a shutdown streams end at once, and other requests are waited for.
+func TestShutdown(t *testing.T) {
+	began := make(chan struct{}, 2)
+	release := make(chan struct{})
+	ended := make(chan string, 2)
+	s := New(Options{
+		Routes: []Route{
+			{"GET", "/events", "", func(_ http.ResponseWriter, r *http.Request) error {
+				began <- struct{}{}
+				<-r.Context().Done()
+				ended <- "stream"
+				close(release)
+				return nil
+			}},
+			{"GET", "/work", "", func(_ http.ResponseWriter, r *http.Request) error {
+				began <- struct{}{}
+				<-release
+				if r.Context().Err() != nil {
+					t.Error("a request was cut off")
+				}
+				ended <- "work"
+				return nil
+			}},
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Serve(l)
+	for _, path := range []string{"/events", "/work"} {
+		go func() {
+			if resp, err := http.Get("http://" + l.Addr().String() + path); err == nil { //nolint:noctx // ends with the server
+				resp.Body.Close()
+			}
+		}()
+	}
+	<-began
+	<-began
+	s.Shutdown(t.Context())
+	if a, b := <-ended, <-ended; a != "stream" || b != "work" {
+		t.Errorf("%s ended before %s", a, b)
+	}
+}
+
+// The routes that are streams exist.
+func TestStreamsAreRoutes(t *testing.T) {
+	known := map[string]bool{}
+	for _, r := range Routes(Groups{}) {
+		known[r.Method+" "+r.Path] = true
+	}
+	for name := range streams {
+		if !known[name] {
+			t.Errorf("%s is not in the table", name)
+		}
+	}
+	for name := range quirks {
+		if !known[name] {
+			t.Errorf("quirk of %s, which is not in the table", name)
+		}
 	}
 }
