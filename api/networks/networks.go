@@ -214,8 +214,14 @@ func (h Handlers) Prune(w http.ResponseWriter, r *http.Request) error {
 	if h.p != nil {
 		h.p.Publish(apievents.NetworkEventType, apievents.ActionPrune, "", map[string]string{"reclaimed": "0"})
 	}
+	if p, ok := h.n.(pruner); ok {
+		p.Pruned()
+	}
 	return route.JSON(w, http.StatusOK, report)
 }
+
+// pruner is a network manager that announces prunings.
+type pruner interface{ Pruned() }
 
 // inUse: predefined, or with containers.
 func inUse(n apinetwork.Inspect) bool { return predefined(n.Name) || len(n.Containers) > 0 }

@@ -97,6 +97,13 @@ func (m *Manager) Delete(_ context.Context, ref string) error {
 	return nil
 }
 
+// Pruned announces that unused networks were removed.
+func (m *Manager) Pruned() {
+	if m.o.Events != nil {
+		m.o.Events.Publish(events.NetworkEventType, events.ActionPrune, "", map[string]string{"reclaimed": "0"})
+	}
+}
+
 // deletable is called with Manager.mu held.
 func (n *netw) deletable() error {
 	if predefinedName(n.Name) {

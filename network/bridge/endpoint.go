@@ -83,7 +83,7 @@ func (n *netw) checkSettings(s *sandbox, set *apinetwork.EndpointSettings) error
 			}
 		}
 	}
-	if n.NoICC && len(set.Links) > 0 && !n.Default {
+	if n.NoICC && len(set.Links) > 0 {
 		return fmt.Errorf("links in a network without inter-container communication are not supported yet: %w", errdefs.ErrNotImplemented)
 	}
 	if !n.Default {

@@ -240,6 +240,34 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestUDPFlows: a peer that never stops sending reaches the new container on
+// the port of the old one.
+func TestUDPFlows(t *testing.T) {
+	h := newHost(t, nil)
+	var c net.Conn
+	check(t, netns.Do(h.next, func() (err error) {
+		c, err = net.Dial("udp", hostAddr+":8053")
+		return err
+	}))
+	defer c.Close()
+	answered := func() bool {
+		_ = c.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		_, _ = c.Write([]byte("ping"))
+		n, err := c.Read(make([]byte, 16))
+		return err == nil && n == 4
+	}
+	if answered() { // before there is anything: a flow without translation
+		t.Fatal("who answers?")
+	}
+	for range 3 {
+		a := h.open(network.SandboxRequest{Endpoints: on("bridge"), Ports: publishPorts("", "8053", "53/udp")})
+		serveUDP(t, a.ns, "0.0.0.0:53")
+		waitFor(t, answered)
+		check(t, h.sb.Close(context.Background(), a.ID))
+		_ = answered()
+	}
+}
+
 // TestFlushed: somebody flushes the ruleset.
 func TestFlushed(t *testing.T) {
 	h := newHost(t, nil)
