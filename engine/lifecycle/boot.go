@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/internal/state"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/task"
 )
@@ -184,11 +185,11 @@ func (e *Engine) collect(ctx context.Context) {
 }
 
 func (e *Engine) collectVolumes(ctx context.Context) error {
+	errs := []error{e.undoCreations(ctx)}
 	vols, err := e.o.Volumes.List(ctx)
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
-	var errs []error
 	for _, v := range vols {
 		orphan := false
 		for _, id := range e.o.Volumes.Users(v.Name) {
@@ -201,6 +202,24 @@ func (e *Engine) collectVolumes(ctx context.Context) error {
 		if orphan && anonymous && len(e.o.Volumes.Users(v.Name)) == 0 {
 			errs = append(errs, e.o.Volumes.Delete(ctx, v.Name, false))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// undoCreations deletes the volumes of creations that were interrupted.
+func (e *Engine) undoCreations(ctx context.Context) error {
+	intents, err := e.intents()
+	errs := []error{err}
+	for id, names := range intents {
+		if e.index.get(id) == nil {
+			for _, name := range names {
+				err := errors.Join(e.o.Volumes.Release(ctx, name, string(id)), e.o.Volumes.Delete(ctx, name, false))
+				if err != nil && !errdefs.IsNotFound(err) {
+					errs = append(errs, err)
+				}
+			}
+		}
+		errs = append(errs, e.o.State.Batch(state.Op{Bucket: intentBucket, Key: string(id), Delete: true}))
 	}
 	return errors.Join(errs...)
 }

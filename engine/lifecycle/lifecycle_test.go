@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	apicontainer "github.com/moby/moby/api/types/container"
+	apivolume "github.com/moby/moby/api/types/volume"
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/task"
@@ -233,8 +234,20 @@ func TestInterrupted(t *testing.T) {
 	if _, err := w.tasks.Start(t.Context(), task.StartRequest{ID: string(orphan)}, task.StartFiles{}); err != nil {
 		t.Fatal(err)
 	}
+	half := &container.Spec{ID: container.ID(strings.Repeat("e", 64)), Mounts: []container.Mount{{Name: "anon", Anonymous: true}}}
+	if _, err := e.intend(half); err != nil {
+		t.Fatal(err)
+	}
+	w.vols.all["anon"] = &apivolume.Volume{Name: "anon"}
+	w.vols.all["named"] = &apivolume.Volume{Name: "named"}
 	stop()
 	e, _ = w.engine()
+	if w.vols.all["anon"] != nil || w.vols.all["named"] == nil {
+		t.Errorf("volumes left: %v", w.vols.all)
+	}
+	if left, err := e.intents(); len(left) > 0 || err != nil {
+		t.Errorf("intents left: %v %v", left, err)
+	}
 	if _, err := e.index.find("going"); !errdefs.IsNotFound(err) {
 		t.Errorf("a removal was not finished: %v", err)
 	}

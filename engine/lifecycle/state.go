@@ -12,6 +12,9 @@ import (
 const (
 	specBucket   = "containers.spec"
 	statusBucket = "containers.status"
+	// intentBucket holds what a creation under way makes that nothing else
+	// would tell from a user's: its anonymous volumes.
+	intentBucket = "containers.creating"
 )
 
 // formatVersion is that of Spec and Status on disk.
@@ -63,10 +66,54 @@ func (e *Engine) saveNew(s *container.Spec, st *container.Status) error {
 	if err != nil {
 		return err
 	}
-	if s.HostConfig.AutoRemove {
-		return e.o.State.Batch(spec, status)
+	ops := []state.Op{spec, status}
+	if len(anonymousVolumes(s)) > 0 {
+		ops = append(ops, state.Op{Bucket: intentBucket, Key: string(s.ID), Delete: true})
 	}
-	return e.o.State.BatchDurable(spec, status)
+	if s.HostConfig.AutoRemove {
+		return e.o.State.Batch(ops...)
+	}
+	return e.o.State.BatchDurable(ops...)
+}
+
+// anonymousVolumes are the volumes that are made for this container alone.
+func anonymousVolumes(s *container.Spec) (names []string) {
+	for _, m := range s.Mounts {
+		if m.Anonymous && m.Name != "" {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+// intend records the anonymous volumes of a creation before any is made.
+func (e *Engine) intend(s *container.Spec) (undo func() error, err error) {
+	names := anonymousVolumes(s)
+	if len(names) == 0 {
+		return func() error { return nil }, nil
+	}
+	val, err := json.Marshal(names)
+	if err != nil {
+		return nil, err
+	}
+	op := state.Op{Bucket: intentBucket, Key: string(s.ID), Value: val}
+	return func() error {
+		return e.o.State.Batch(state.Op{Bucket: op.Bucket, Key: op.Key, Delete: true})
+	}, e.o.State.Batch(op)
+}
+
+// intents returns the anonymous volumes of creations that were interrupted.
+func (e *Engine) intents() (map[container.ID][]string, error) {
+	out := map[container.ID][]string{}
+	err := e.o.State.ForEach(intentBucket, func(key string, val []byte) error {
+		var names []string
+		if err := json.Unmarshal(val, &names); err != nil {
+			return fmt.Errorf("creation of container %s: %w", key, err)
+		}
+		out[container.ID(key)] = names
+		return nil
+	})
+	return out, err
 }
 
 func specOp(s *container.Spec) (state.Op, error) {

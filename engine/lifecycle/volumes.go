@@ -26,6 +26,16 @@ const anonymousLabel = "com.docker.volume.anonymous"
 // those that were never written from its image.
 func (e *Engine) makeVolumes(ctx context.Context, spec *container.Spec, done *undo) error {
 	for i := range spec.Mounts {
+		if m := &spec.Mounts[i]; m.Type == mount.TypeVolume && m.Name == "" {
+			m.Name, m.Anonymous = string(naming.NewID()), true
+		}
+	}
+	forget, err := e.intend(spec)
+	if err != nil {
+		return fmt.Errorf("save what is to be created: %w", err)
+	}
+	done.add(func(context.Context) error { return forget() })
+	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
 		if m.Type != mount.TypeVolume {
 			continue
@@ -39,8 +49,7 @@ func (e *Engine) makeVolumes(ctx context.Context, spec *container.Spec, done *un
 
 func (e *Engine) makeVolume(ctx context.Context, id container.ID, m *container.Mount, done *undo) error {
 	req := apivolume.CreateRequest{Name: m.Name, Driver: m.Driver, Labels: map[string]string{}}
-	if m.Anonymous && m.Name == "" {
-		req.Name = string(naming.NewID())
+	if m.Anonymous {
 		req.Labels[anonymousLabel] = ""
 	}
 	if m.Request != nil && m.Request.VolumeOptions != nil {
