@@ -21,6 +21,7 @@ import (
 	"github.com/wherry-engine/wherry/logs"
 	logdriver "github.com/wherry-engine/wherry/logs/driver"
 	"github.com/wherry-engine/wherry/task/remote"
+	"github.com/wherry-engine/wherry/task/scope"
 )
 
 // shutdownLimit is how long a shutdown waits for the helpers to end.
@@ -28,7 +29,10 @@ const shutdownLimit = 10 * time.Second
 
 func (e *engine) wireTasks(context.Context) error {
 	cfg := e.cfg.Load()
-	opts := remote.Options{Runtime: runtimeProgram(), ExecRoot: cfg.ExecRoot, DataRoot: cfg.DataRoot, Logger: e.log}
+	opts := remote.Options{
+		Runtime: runtimeProgram(), ExecRoot: cfg.ExecRoot, DataRoot: cfg.DataRoot, Logger: e.log,
+		Scope: scope.Mover("wherry-helpers"),
+	}
 	e.tasks = helpers.New(func(ctx context.Context) (helpers.Client, error) {
 		c, err := remote.Ensure(ctx, opts)
 		if err != nil {
