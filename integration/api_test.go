@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -147,17 +148,18 @@ func TestVersions(t *testing.T) {
 	equal(t, "our client", d.Wherry(t).OK(t, "version", "-f", "{{.Server.APIVersion}}"), v.APIVersion)
 }
 
-// TestNothingIsLeftByBadRequests counts after all of them.
+// TestUnknownEverything gives every command something that is not there.
 func TestUnknownEverything(t *testing.T) {
 	t.Parallel()
 	d := shared(t)
 	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		file := filepath.Join(t.TempDir(), "file")
 		for _, args := range [][]string{
 			{"inspect", "nosuch"}, {"start", "nosuch"}, {"stop", "nosuch"}, {"rm", "nosuch"}, {"logs", "nosuch"},
 			{"kill", "nosuch"}, {"pause", "nosuch"}, {"top", "nosuch"}, {"diff", "nosuch"}, {"port", "nosuch"},
 			{"attach", "nosuch"}, {"wait", "nosuch"}, {"rename", "nosuch", "x"}, {"update", "-m", "64m", "nosuch"},
-			{"rmi", "nosuch"}, {"tag", "nosuch", "x"}, {"history", "nosuch"}, {"save", "-o", "/dev/null", "nosuch"},
-			{"network", "rm", "nosuch"}, {"volume", "rm", "nosuch"}, {"cp", "nosuch:/x", "-"}, {"export", "-o", "/dev/null", "nosuch"},
+			{"rmi", "nosuch"}, {"tag", "nosuch", "x"}, {"history", "nosuch"}, {"save", "-o", file, "nosuch"},
+			{"network", "rm", "nosuch"}, {"volume", "rm", "nosuch"}, {"cp", "nosuch:/x", "-"}, {"export", "-o", file, "nosuch"},
 		} {
 			cli.Fails(t, 1, "no", args...)
 		}

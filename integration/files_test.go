@@ -41,7 +41,7 @@ func TestCopy(t *testing.T) {
 		if err != nil || h.Name != "x" || h.Mode&0o777 != 0o600 {
 			t.Errorf("tar on standard output: %v %v", h, err)
 		}
-		cli.Fails(t, 1, "could not find the file", "cp", n+":/nosuch", dir)
+		cli.Fails(t, 1, "nosuch", "cp", n+":/nosuch", dir)
 		cli.Fails(t, 1, "", "cp", filepath.Join(dir, "nosuch"), n+":/")
 		cli.OK(t, "stop", "-t", "0", n)
 		cli.OK(t, "cp", n+":/copied/a/file", filepath.Join(dir, "stopped"))

@@ -48,9 +48,9 @@ func say(t *testing.T, proto, addr string) string {
 func port(t *testing.T, cli testenv.CLI, id, inner, family string) string {
 	t.Helper()
 	for line := range strings.Lines(cli.OK(t, "port", id, inner)) {
-		host, p, err := net.SplitHostPort(strings.TrimSpace(line))
-		if err == nil && (family == "6") == strings.Contains(host, ":") {
-			return p
+		line = strings.TrimSpace(line) // 0.0.0.0:80, [::]:80 or, from old clients, :::80
+		if i := strings.LastIndex(line, ":"); i > 0 && (family == "6") == strings.Contains(line[:i], ":") {
+			return line[i+1:]
 		}
 	}
 	t.Fatalf("no port of IPv%s for %s", family, inner)
