@@ -282,14 +282,23 @@ func TestSeccompDeniesChmod(t *testing.T) {
 func TestInit(t *testing.T) {
 	r := newRuntime(t)
 	root := busyboxRoot(t)
-	req := sh(root, "cat /proc/1/comm; echo $$; (sleep 0.05 & ) ; sleep 0.2; cat /proc/[0-9]*/comm | grep -c sleep; env | grep -c GO; exit 9")
+	req := sh(root, "cat /proc/1/comm; tr '\\0' ' ' < /proc/1/cmdline | grep -c 'wherry-init -- sh -c cat'; echo $$; (sleep 0.05 & ) ; sleep 0.2; cat /proc/[0-9]*/comm | grep -c sleep; env | grep -c GO; exit 9")
 	req.Init = true
 	req.ResolveUser, req.User = true, "app"
 	res := mustRun(t, r, req)
 	lines := strings.Fields(res.out)
 	// The orphan has been reaped.
-	if res.code != 9 || len(lines) != 4 || lines[0] != "wherry-init" || lines[2] != "0" || lines[3] != "0" || lines[1] == "1" {
+	if res.code != 9 || len(lines) != 5 || lines[0] != "wherry-init" || lines[1] != "1" || lines[2] == "1" || lines[3] != "0" || lines[4] != "0" {
 		t.Errorf("got %+v", res)
+	}
+}
+
+func TestInitWithEmptyArguments(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	req := &CreateRequest{Spec: testSpec(root, "sh", "-c", "echo $#$1$2", "", "", ""), Init: true}
+	if res := mustRun(t, r, req); res.out != "2\n" {
+		t.Errorf("%+v", res)
 	}
 }
 

@@ -89,10 +89,16 @@ func reap(socket string, args []string) int {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals) // all: an ignored one would be ignored by the program, too
 
-	pid, err := startChild(args[0], args[1:])
+	file := strings.Clone(args[0])
+	program := make([]string, len(args)-1)
+	for i, a := range args[1:] {
+		program[i] = strings.Clone(a)
+	}
+	showAs(append([]string{"wherry-init", "--"}, program...))
+	pid, err := startChild(file, program)
 	if err != nil {
 		var errno unix.Errno
-		f := &wire.Failure{Stage: "program", Msg: "exec " + args[0] + ": " + err.Error(), Code: 126}
+		f := &wire.Failure{Stage: "program", Msg: "exec " + file + ": " + err.Error(), Code: 126}
 		if errors.As(err, &errno) {
 			f.Errno = int32(errno)
 			if errno == unix.ENOENT {
@@ -118,6 +124,26 @@ func reap(socket string, args []string) int {
 		}
 	}
 	return 1
+}
+
+// showAs writes over the command line that ps shows: the arguments the reaper
+// was started with say nothing to a user. The strings of os.Args are that
+// memory, one behind the other; whoever still needs one has cloned it.
+func showAs(args []string) {
+	start := unsafe.Pointer(unsafe.StringData(os.Args[0]))
+	size := uintptr(0)
+	for _, a := range os.Args {
+		if a == "" || uintptr(unsafe.Pointer(unsafe.StringData(a))) != uintptr(start)+size {
+			return // not as expected: it stays as it is
+		}
+		size += uintptr(len(a)) + 1
+	}
+	text := strings.Join(args, "\x00")
+	if uintptr(len(text)) >= size {
+		return
+	}
+	line := unsafe.Slice((*byte)(start), size)
+	clear(line[copy(line, text):])
 }
 
 // startChild runs the program in a process group of its own, in the
