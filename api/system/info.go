@@ -34,6 +34,11 @@ func forVersion(info *system.Info, version string) any {
 	if !before("1.52") {
 		return info
 	}
+	if before("1.49") && info.FirewallBackend != nil {
+		own := *info
+		own.FirewallBackend = nil
+		info = &own
+	}
 	no, yes := false, true
 	l := legacyInfo{Info: info, KernelMemoryTCP: &no}
 	commit := func(c system.Commit) legacyCommit {

@@ -194,3 +194,31 @@ func TestProfilesNeedDebug(t *testing.T) {
 		t.Errorf("profile: %v, %d bytes", err, w.Body.Len())
 	}
 }
+
+func TestInfoShapes(t *testing.T) {
+	for version, want := range map[string][]string{
+		"1.41": {"BridgeNfIp6tables", "BridgeNfIptables", "KernelMemory", "KernelMemoryTCP"},
+		"1.48": {"BridgeNfIp6tables", "BridgeNfIptables", "KernelMemoryTCP"},
+		"1.51": {"FirewallBackend", "KernelMemoryTCP"},
+		"1.52": {"FirewallBackend"},
+	} {
+		info := &system.Info{FirewallBackend: &system.FirewallInfo{Driver: "nftables"}}
+		data, err := json.Marshal(forVersion(info, version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := map[string]any{}
+		if err := json.Unmarshal(data, &m); err != nil {
+			t.Fatal(err)
+		}
+		got := []string{}
+		for _, k := range []string{"BridgeNfIp6tables", "BridgeNfIptables", "FirewallBackend", "KernelMemory", "KernelMemoryTCP"} {
+			if v, ok := m[k]; ok && v != nil {
+				got = append(got, k)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", version, diff)
+		}
+	}
+}

@@ -10,6 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	apivolume "github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/volume"
+	"github.com/wherry-engine/wherry/volume/volumetest"
 )
 
 // memory is a State without a disk.
@@ -282,4 +285,8 @@ func TestMountFailureNamesTheVolume(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "error while mounting volume") || !strings.Contains(err.Error(), "no such file or directory") {
 		t.Errorf("err = %v", err)
 	}
+}
+
+func TestContract(t *testing.T) {
+	volumetest.Run(t, func(t *testing.T) volume.Store { return open(t, t.TempDir(), memory{}) })
 }
