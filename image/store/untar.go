@@ -235,7 +235,7 @@ func (u *untar) replacing(dir int, base, name string, create func() error) error
 func (u *untar) file(dir int, base, name string, h *tar.Header, r io.Reader) error {
 	fd := -1
 	err := u.replacing(dir, base, name, func() (err error) {
-		fd, err = unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(h.Mode)&0o777) //nolint:gosec // masked
 		return err
 	})
 	if err != nil {

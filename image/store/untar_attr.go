@@ -22,14 +22,25 @@ func (u *untar) attributes(fd int, base string, h *tar.Header) error {
 	if base != "" {
 		flags = unix.AT_SYMLINK_NOFOLLOW
 	}
-	if err := unix.Fchownat(fd, base, h.Uid, h.Gid, flags); err != nil {
-		return fmt.Errorf("chown to %d:%d: %w", h.Uid, h.Gid, err)
+	// Looking is cheap, writing an inode is not: most are right already.
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, base, &st, flags); err != nil {
+		return err
+	}
+	mode := uint32(h.Mode) & 0o7777 //nolint:gosec // masked
+	right := st.Mode&0o7777 == mode
+	if int(st.Uid) != h.Uid || int(st.Gid) != h.Gid {
+		if err := unix.Fchownat(fd, base, h.Uid, h.Gid, flags); err != nil {
+			return fmt.Errorf("chown to %d:%d: %w", h.Uid, h.Gid, err)
+		}
+		right = false // a change of owner may clear bits
 	}
 	if err := setXattrs(fd, base, h); err != nil {
 		return err
 	}
-	mode := uint32(h.Mode) & 0o7777 //nolint:gosec // masked
 	switch {
+	case right:
+		return nil
 	case base == "":
 		return unix.Fchmod(fd, mode)
 	case h.Typeflag == tar.TypeSymlink:
