@@ -142,9 +142,15 @@ func (e *Engine) execAttached(ctx context.Context, ex *execution, treq task.Exec
 func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecRequest, conn *os.File) (task.ExecStatus, error) {
 	st, err := e.o.Tasks.Exec(ctx, treq, conn)
 	if err != nil {
-		code, err := explain(execError{err})
+		code, xerr := explain(execError{err})
 		e.execs.finish(ex, code)
-		return st, err
+		if u := e.index.get(ex.owner); u != nil && !errdefs.IsInvalidArgument(err) {
+			e.refreshOwned(ctx, u)
+			if !u.up() {
+				return st, notRunning(u)
+			}
+		}
+		return st, xerr
 	}
 	e.execs.running(ex, st)
 	return st, nil

@@ -171,7 +171,10 @@ func (e *Engine) Restart(ctx context.Context, ref string, req container.StopRequ
 		}
 	}
 	err = u.owner.do(func() error {
-		if err := startable(u); err != nil {
+		switch err := startable(u); {
+		case errdefs.IsNotModified(err):
+			return nil // somebody else started it
+		case err != nil:
 			return err
 		}
 		e.save(u, func(s *container.Status) { s.StoppedByUser = false })
