@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/network/conntrack"
 	"github.com/wherry-engine/wherry/network/netns"
 )
 
@@ -76,7 +77,10 @@ func listen(typ int) (fd int, port uint16, err error) {
 func redirect(udp, tcp uint16) error {
 	err := writeTable(udp, tcp, false)
 	if errors.Is(err, unix.EEXIST) {
-		err = writeTable(udp, tcp, true)
+		if err = writeTable(udp, tcp, true); err == nil {
+			// A resolver that happens to use a port again must not be led to the old sockets.
+			err = conntrack.Forget([]conntrack.Flow{{Proto: unix.IPPROTO_UDP, Port: 53}, {Proto: unix.IPPROTO_TCP, Port: 53}})
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("redirect name service: %w", err)
