@@ -51,15 +51,16 @@ func exited(pidfd *os.File) bool {
 	return err == nil && n > 0
 }
 
-// exec takes the init that stands by, or else starts one.
+// exec lets an init outside of the container fork the process, or else starts
+// an init inside.
 func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) {
 	cfg, fds, err := r.execConfig(req)
 	if err != nil {
 		return nil, err
 	}
-	proc, err := r.execByStandby(ctx, req, cfg)
+	proc, err := r.execByFork(ctx, req, cfg)
 	// EBUSY: v2 groups inside the container, see below.
-	if !errors.Is(err, errNoStandby) && !errors.Is(err, unix.EBUSY) {
+	if !errors.Is(err, errNoFork) && !errors.Is(err, unix.EBUSY) {
 		return proc, err
 	}
 	if cfg, fds, err = r.execConfig(req); err != nil {

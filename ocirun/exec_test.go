@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +159,67 @@ func testExec(t *testing.T, r *Runtime, prepare func()) {
 			}
 		}
 	})
+}
+
+// TestExecWithFiles takes the way of an init inside of the container.
+func TestExecWithFiles(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	req := sh(root, "exec sleep 60")
+	c := start(t, r, req)
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	_, _ = pw.WriteString("three\n")
+	pw.Close()
+	res, err := execIn(t, r, c, req.Spec, func(q *ExecRequest) { q.ExtraFiles = []*os.File{pr} }, "sh", "-c",
+		"ls /proc/self/fd; cat <&3; hostname; grep -c ocirun-test /proc/self/cgroup; for n in pid mnt uts ipc net cgroup; do [ $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) ] || echo $n; done; exit 6")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(res.out, "0\n1\n2\n3\n4\nthree\nbox\n") || res.code != 6 || strings.Contains(res.out, "pid") {
+		t.Errorf("%+v", res)
+	}
+}
+
+// TestExecIntoBusyCgroup: a container that uses up all of its little processor
+// time slows down its own execs, and nothing else of this process.
+func TestExecIntoBusyCgroup(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	quota, period := int64(2000), uint64(100000)
+	req := sh(root, "while :; do :; done")
+	req.Spec.Linux.Resources.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+	c := start(t, r, req)
+	stop, worst := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var most time.Duration
+		for {
+			begin := time.Now()
+			runtime.GC() // stops the world
+			pr, pw, err := os.Pipe()
+			if err == nil {
+				pr.Close()
+				pw.Close()
+			}
+			most = max(most, time.Since(begin))
+			select {
+			case <-stop:
+				worst <- most
+				return
+			default:
+			}
+		}
+	}()
+	for range 2 {
+		if res, err := execIn(t, r, c, req.Spec, nil, "true"); err != nil || res.code != 0 {
+			t.Error(res, err)
+		}
+	}
+	close(stop)
+	t.Log("longest pause:", <-worst)
 }
 
 func TestExecStopped(t *testing.T) {

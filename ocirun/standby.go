@@ -81,18 +81,24 @@ func (s *spawned) discard() {
 	s.pidfd.Close()
 }
 
-// errNoStandby: the usual way is to be taken.
-var errNoStandby = errors.New("no init stands by")
+// errNoFork: another way is to be taken.
+var errNoFork = errors.New("no init forks here")
 
-// execByStandby runs the process through the init that stands by. It returns
-// errNoStandby if there is none or it did not answer.
-func (r *Runtime) execByStandby(ctx context.Context, req *ExecRequest, cfg *wire.Config) (*Process, error) {
-	if cfg.UserNS || len(req.ExtraFiles) > 0 || req.Process.Terminal && cfg.Process.KeepFDs > 0 {
-		return nil, errNoStandby
+// execByFork runs the process through the init that stands by, or else one
+// that is started now, outside of the container. (This process must not put a
+// thread of its own into a cgroup whose processor time may be used up: it would
+// stand still with locks of the Go runtime.) It returns errNoFork for what an
+// init in the container has to do, and if the one standing by had died.
+func (r *Runtime) execByFork(ctx context.Context, req *ExecRequest, cfg *wire.Config) (*Process, error) {
+	if cfg.UserNS || len(req.ExtraFiles) > 0 {
+		return nil, errNoFork
 	}
 	s := r.standby.take()
 	if s == nil {
-		return nil, errNoStandby
+		var err error
+		if s, err = r.spawn(&birth{}); err != nil {
+			return nil, fmt.Errorf("exec: %w", err)
+		}
 	}
 	// It ends by itself; whoever waits for the process need not wait for it.
 	defer r.standby.work.Go(func() {
@@ -151,7 +157,7 @@ func (s *spawned) forked(ctx context.Context) (*Process, error) {
 	msg, err := s.conn.Receive()
 	switch {
 	case errors.Is(err, io.EOF) && ctx.Err() == nil:
-		return nil, errNoStandby // it had died before
+		return nil, errNoFork // it had died before
 	case err != nil:
 		return nil, errors.Join(ctx.Err(), err)
 	}
