@@ -140,7 +140,9 @@ func (e *Engine) execAttached(ctx context.Context, ex *execution, treq task.Exec
 
 // runExec starts the process; conn, if any, stays the caller's to close.
 func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecRequest, conn *os.File) (task.ExecStatus, error) {
-	st, err := e.o.Tasks.Exec(ctx, treq, conn)
+	sctx, done := e.execs.starting(ctx, ex)
+	st, err := e.o.Tasks.Exec(sctx, treq, conn)
+	done()
 	if err != nil {
 		code, xerr := explain(execError{err})
 		e.execs.finish(ex, code)

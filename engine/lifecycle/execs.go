@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -23,6 +24,9 @@ type execution struct {
 	probe  bool // of a health check: not listed
 	done   chan struct{}
 	status task.ExecStatus
+
+	// cancel ends the request that starts it; nil before and after.
+	cancel context.CancelFunc
 
 	started, ended bool
 	endedAt        time.Time
@@ -72,6 +76,20 @@ func (x *execs) begin(ex *execution) error {
 	}
 	ex.started = true
 	return nil
+}
+
+// starting returns the context of a start, which ends with the container.
+func (x *execs) starting(ctx context.Context, ex *execution) (context.Context, context.CancelFunc) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	ex.cancel = cancel
+	return ctx, func() {
+		cancel()
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		ex.cancel = nil
+	}
 }
 
 // running records the answer to a start; news of the end may have come before it.
@@ -153,6 +171,9 @@ func (x *execs) drop(u *unit) {
 		case !ex.started:
 			delete(x.all, id)
 		default:
+			if ex.cancel != nil {
+				ex.cancel()
+			}
 			x.finishLocked(ex, killedExit)
 		}
 	}
