@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -98,6 +99,8 @@ func killed(t *testing.T, root, host string, after time.Duration) {
 	t.Helper()
 	cmd := exec.CommandContext(context.Background(), os.Args[0], "-test.run=^TestCrashChild$")
 	cmd.Env = append(os.Environ(), crashRoot+"="+root, crashHost+"="+host)
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -106,14 +109,20 @@ func killed(t *testing.T, root, host string, after time.Duration) {
 		t.Fatal(err)
 	}
 	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v: %s", err, complaint.String())
 	}
+	rest := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(out)
+		rest <- string(b)
+	}()
 	time.Sleep(after) // the point of the kill is meant to be random
 	_ = cmd.Process.Kill()
+	said := <-rest
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != -1 {
-		t.Errorf("the child ended by itself: %v", err)
+		t.Errorf("the child ended by itself: %v\n%s%s", err, said, complaint.String())
 	}
 }
 

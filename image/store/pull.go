@@ -244,8 +244,10 @@ func (p *pull) layers(ctx context.Context, img *parsed) error {
 			defer close(coming.here[i])
 			defer close(coming.streams[i])
 			if here[i] {
-				_, err := p.s.holdBlob(ctx, img.manifest.Layers[i])
-				return err
+				// It may have been collected since we looked.
+				if ok, err := p.s.holdBlob(ctx, img.manifest.Layers[i]); ok || err != nil {
+					return err
+				}
 			}
 			return p.download(ctx, img.manifest.Layers[i], coming.streams[i])
 		})

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -377,6 +378,41 @@ func TestResumeAfterKill(t *testing.T) {
 		}
 	}
 	t.Errorf("no %q in %v", want, f.Requests())
+}
+
+// TestPullOfLostBlobs pulls what is unpacked, but whose blobs are gone.
+func TestPullOfLostBlobs(t *testing.T) {
+	var layers [][]byte
+	for i := range 5 {
+		b := make([]byte, 6<<20)
+		r := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // content
+		for j := range b {
+			b[j] = byte(r.Uint32())
+		}
+		layers = append(layers, registrytest.Tar(t, registrytest.Regular(fmt.Sprint(i), string(b))))
+	}
+	img := registrytest.New(t, registrytest.ImageOptions{Compression: "none"}, layers...)
+	f := registrytest.NewFake(t)
+	f.Add(img, "1")
+	s := open(t, Options{})
+	s.Adopt(t.Context(), nil)
+	ref := f.Host() + "/x:1"
+	for range 2 {
+		ctx, cancel := contextWithTimeout(t, 60*time.Second)
+		if err := s.Pull(ctx, image.PullRequest{Ref: ref}, nil); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		for _, l := range img.Layers {
+			if err := s.ContentStore().Delete(s.context(t.Context()), l.Digest); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.GarbageCollect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nothingLeft(t, s)
 }
 
 func TestConcurrentPulls(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -59,6 +60,27 @@ func (a *arrivals) wait(ctx context.Context, i int) error {
 	return context.Cause(ctx)
 }
 
+// all waits for every blob when none needs to be unpacked.
+func (a *arrivals) all(ctx context.Context) error {
+	if a == nil {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range a.here {
+		g.Go(func() error {
+			t, err := a.stream(ctx, i)
+			if t != nil {
+				t.leave()
+			}
+			if err != nil {
+				return err
+			}
+			return a.wait(ctx, i)
+		})
+	}
+	return g.Wait()
+}
+
 // unpack makes and pins the chain of an image. Layers are unpacked side by
 // side as they arrive and put on top of each other in order. ctx must hold a lease.
 func (s *Store) unpack(ctx context.Context, p *parsed, coming *arrivals, out sink) error {
@@ -80,6 +102,12 @@ func (s *Store) chainLabel(p *parsed) map[string]string {
 }
 
 func (s *Store) unpackLayers(ctx context.Context, p *parsed, coming *arrivals, out sink) error {
+	if p.chain == "" {
+		return nil
+	}
+	if s.holdChain(ctx, p.chain) { // one look and one entry in the lease for all
+		return coming.all(ctx)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	committed := make([]chan struct{}, len(p.chains))
 	for i := range committed {
@@ -215,8 +243,29 @@ func (l *layer) unpackStream(ctx context.Context, t *tee, arrived, parent func()
 }
 
 func (l *layer) exists(ctx context.Context) bool {
-	info, err := l.s.snap.Stat(ctx, l.chain.String())
-	return err == nil && info.Kind == snapshots.KindCommitted
+	return l.s.holdChain(ctx, l.chain)
+}
+
+// holdChain reports whether a chain is unpacked, and adds it to the lease of
+// ctx, so that it stays so.
+func (s *Store) holdChain(ctx context.Context, chain digest.Digest) bool {
+	is := func() bool {
+		info, err := s.snap.Stat(ctx, chain.String())
+		return err == nil && info.Kind == snapshots.KindCommitted
+	}
+	if !is() {
+		return false
+	}
+	id, ok := leases.FromContext(ctx)
+	if !ok {
+		return true
+	}
+	err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: chain.String(), Type: "snapshots/" + s.driver.name})
+	if err != nil {
+		s.log.Warn("hold a chain", "chain", chain, "err", err)
+		return false
+	}
+	return is() // it may have been collected meanwhile
 }
 
 // extract unpacks into a new snapshot and commits it.
