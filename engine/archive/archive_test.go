@@ -101,7 +101,7 @@ func TestGet(t *testing.T) {
 	v, _, _ := open(t)
 	for p, want := range map[string][]string{
 		"/dir":      {"dir/", "dir/a", "dir/sub/"},
-		"/dir/.":    {"./", "a", "sub/"},
+		"/dir/.":    {"./", "./a", "./sub/"},
 		"/vol":      {"vol/", "vol/deep/", "vol/v"},
 		"/tovol/v":  {"v"},
 		"/abs":      {"abs"},

@@ -140,7 +140,7 @@ func (t *packer) children(fd int, at, name string) error {
 	for {
 		names, err := d.Readdirnames(256)
 		for _, n := range names {
-			if err := t.child(dfd, path.Join(at, n), path.Join(name, n), n); err != nil {
+			if err := t.child(dfd, path.Join(at, n), entry(name, n), n); err != nil {
 				return err
 			}
 		}
@@ -151,6 +151,15 @@ func (t *packer) children(fd int, at, name string) error {
 			return fmt.Errorf("read %s: %w", at, err)
 		}
 	}
+}
+
+// entry names what is in a directory of the archive. Below "." the prefix
+// stays: clients replace it by the directory they copy to.
+func entry(dir, base string) string {
+	if dir == "." {
+		return "./" + base
+	}
+	return path.Join(dir, base)
 }
 
 func (t *packer) child(dir int, at, name, base string) error {
