@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -37,6 +38,7 @@ type Pool struct {
 
 	ready  chan *NS
 	wanted chan order // takers that found none ready
+	taken  chan struct{}
 	trash  chan *NS
 	stop   chan struct{}
 	once   sync.Once
@@ -53,6 +55,9 @@ type order struct {
 	ch   chan made
 }
 
+// calm is how long nothing must have been taken before the pool is topped up.
+const calm = 25 * time.Millisecond
+
 // trashSize bounds the namespaces that wait to be given up.
 const trashSize = 256
 
@@ -63,7 +68,7 @@ func NewPool(o PoolOptions) (*Pool, error) {
 		return nil, err
 	}
 	p := &Pool{
-		o: o, host: host, ready: make(chan *NS, max(o.Size, 1)), wanted: make(chan order),
+		o: o, host: host, ready: make(chan *NS, max(o.Size, 1)), wanted: make(chan order), taken: make(chan struct{}, 1),
 		trash: make(chan *NS, trashSize), stop: make(chan struct{}),
 	}
 	p.wg.Add(2)
@@ -74,6 +79,10 @@ func NewPool(o PoolOptions) (*Pool, error) {
 
 // Take returns a namespace, the caller's from now on. Unavailable after Close.
 func (p *Pool) Take(ctx context.Context) (*NS, error) {
+	select {
+	case p.taken <- struct{}{}:
+	default:
+	}
 	select {
 	case ns := <-p.ready:
 		return ns, nil
@@ -133,6 +142,9 @@ func (p *Pool) fill() {
 	}
 	defer home.Close()
 	for p.o.Size > 0 {
+		if !p.calm(home) {
+			return
+		}
 		ns, err := p.make(home, false)
 		if err != nil {
 			p.o.Logger.Warn("cannot prepare a network namespace", "err", err)
@@ -147,6 +159,31 @@ func (p *Pool) fill() {
 	}
 	for p.serve(home) {
 	}
+}
+
+// calm waits, while the pool is half full at least, until nothing was taken for
+// a moment: making a namespace would slow down the start that needed one.
+// False: this thread is done.
+func (p *Pool) calm(home *os.File) bool {
+	t := time.NewTimer(calm)
+	defer t.Stop()
+	for len(p.ready) > p.o.Size/2 {
+		select {
+		case <-p.taken:
+			t.Reset(calm)
+		case want := <-p.wanted:
+			ns, err := p.make(home, want.bare)
+			want.ch <- made{ns, err}
+			if p.lost(err) {
+				return false
+			}
+		case <-t.C:
+			return true
+		case <-p.stop:
+			return false
+		}
+	}
+	return true
 }
 
 // offer waits until a namespace is taken. False: this thread is done.
