@@ -237,7 +237,7 @@ func TestSwap(t *testing.T) {
 		_ = v.Put(t.Context(), PutOptions{Path: "/swap"}, tarOf(reg("evil"), reg("sub/evil")))
 		var buf bytes.Buffer
 		if v.Get(t.Context(), "/swap/.", &buf) == nil {
-			if got := names(t, &buf); slices.Contains(got, "secret") {
+			if got := names(t, &buf); slices.Contains(got, "./secret") || slices.Contains(got, "secret") {
 				t.Fatal("a file of the host was read")
 			}
 		}

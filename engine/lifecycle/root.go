@@ -176,7 +176,7 @@ func (e *Engine) ArchivePut(ctx context.Context, ref string, req container.PutRe
 	return e.withView(ctx, ref, func(u *unit, v *archive.View) error {
 		s := u.spec.Load()
 		if err := v.CheckWritable(req.Path, s.HostConfig.ReadonlyRootfs); err != nil {
-			return err
+			return pathError(u, req.Path, err)
 		}
 		opts := archive.PutOptions{Path: req.Path, NoOverwriteDirNonDir: req.NoOverwriteDirNonDir, CopyUIDGID: req.CopyUIDGID}
 		if req.CopyUIDGID && s.Config.User != "" {
