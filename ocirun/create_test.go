@@ -135,6 +135,9 @@ func TestOutput(t *testing.T) {
 			if tt.change != nil {
 				tt.change(req)
 			}
+			if tt.name == "cgroup limits" {
+				needsCPULimits(t, r)
+			}
 			res := mustRun(t, r, req)
 			if tt.name == "read-only paths" {
 				if !strings.Contains(res.out, "Read-only") {
@@ -146,6 +149,26 @@ func TestOutput(t *testing.T) {
 				t.Errorf("output (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// needsCPULimits skips on kernels without them, such as user-mode Linux.
+func needsCPULimits(t *testing.T, r *Runtime) {
+	t.Helper()
+	hi, file := r.cgroups.Unified(), "/cpu.max"
+	if !r.cgroups.V2 {
+		hi, file = r.cgroups.V1("cpu"), "/cpu.cfs_quota_us"
+	}
+	name := testID(t)
+	if err := r.cgroups.Create("/" + name); err != nil {
+		t.Fatal(err)
+	}
+	_, err := os.Stat(hi.Dir("/"+name) + file)
+	if derr := r.cgroups.Delete(context.Background(), "/"+name); derr != nil {
+		t.Error(derr)
+	}
+	if err != nil {
+		t.Skip("this kernel has no limits of processor time")
 	}
 }
 

@@ -189,6 +189,7 @@ func TestExecWithFiles(t *testing.T) {
 func TestExecIntoBusyCgroup(t *testing.T) {
 	r := newRuntime(t)
 	root := busyboxRoot(t)
+	needsCPULimits(t, r)
 	quota, period := int64(2000), uint64(100000)
 	req := sh(root, "while :; do :; done")
 	req.Spec.Linux.Resources.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
