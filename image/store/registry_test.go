@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -475,4 +476,62 @@ func TestStoreIsOwnedOnce(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestPullAgainstCollection pulls images that share layers while others remove
+// them and collect.
+func TestPullAgainstCollection(t *testing.T) {
+	f := registrytest.NewFake(t)
+	for i := range 3 {
+		f.Add(registrytest.New(t, registrytest.ImageOptions{},
+			registrytest.Tar(t, registrytest.Regular("shared", "shared")), registrytest.Tar(t, registrytest.Regular("own", fmt.Sprint(i%2))), registrytest.Tar(t, registrytest.Regular("last", fmt.Sprint(i)))), fmt.Sprint(i))
+	}
+	s := open(t, Options{})
+	s.Adopt(t.Context(), nil)
+	ctx, cancel := contextWithTimeout(t, 4*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range 3 {
+		ref := fmt.Sprintf("%s/x:%d", f.Host(), i)
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.Pull(t.Context(), image.PullRequest{Ref: ref}, nil); err != nil {
+					t.Errorf("pull %s: %v", ref, err)
+					return
+				}
+				img, err := s.Resolve(t.Context(), ref, nil)
+				if errdefs.IsNotFound(err) {
+					continue // removed meanwhile
+				}
+				if err != nil {
+					t.Errorf("resolve: %v", err)
+					return
+				}
+				if dirs, err := s.Acquire(t.Context(), img.Chain); err == nil {
+					if len(dirs) != 3 {
+						t.Errorf("%v", dirs)
+					}
+					s.Release(img.Chain)
+				} else if !errdefs.IsNotFound(err) {
+					t.Errorf("acquire: %v", err)
+				}
+			}
+		})
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := s.Delete(t.Context(), ref, image.DeleteOptions{}); err != nil && !errdefs.IsNotFound(err) {
+					t.Errorf("delete: %v", err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := s.GarbageCollect(t.Context()); err != nil {
+				t.Errorf("collect: %v", err)
+			}
+		}
+	})
+	wg.Wait()
+	nothingLeft(t, s)
 }
