@@ -335,3 +335,50 @@ func TestFullDisk(t *testing.T) {
 	equal(t, "after making room", cli.OK(t, "run", "--rm", image, "echo", "ok"), "ok")
 	equal(t, "images", cli.OK(t, "images", "--format", "{{.Repository}}"), "busybox")
 }
+
+// TestNoRules asks for no firewall rules, and gets none.
+func TestNoRules(t *testing.T) {
+	t.Parallel()
+	testenv.NeedsRoot(t)
+	rules := func(d *testenv.Daemon) bool {
+		out, err := exec.Command(testenv.NeedsProgram(t, "nft"), "list", "ruleset").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(out), d.Bridge)
+	}
+	with := testenv.Start(t, testenv.Options{})
+	without := testenv.Start(t, testenv.Options{Args: []string{"--iptables=false", "--ip6tables=false"}})
+	for _, d := range []*testenv.Daemon{with, without} {
+		image := d.Image(t, "busybox")
+		cli := d.Wherry(t)
+		id := cli.OK(t, "run", "-d", "-p", "127.0.0.1::80", image, "sh", "-c", answer)
+		if d == with {
+			equal(t, "published", say(t, "tcp", "127.0.0.1:"+port(t, cli, id, "80/tcp", "4")), id[:12])
+		}
+		contains(t, "the gateway answers", cli.OK(t, "exec", id, "ping", "-c", "1", "-W", "2", d.Gateway.String()), "1 packets received")
+	}
+	if !rules(with) || rules(without) {
+		t.Errorf("rules: %t with, %t without", rules(with), rules(without))
+	}
+}
+
+// TestUnderTheOtherName calls our command line docker.
+func TestUnderTheOtherName(t *testing.T) {
+	t.Parallel()
+	d := shared(t)
+	image := d.Image(t, "busybox")
+	link := filepath.Join(t.TempDir(), "docker")
+	if err := os.Symlink(testenv.Bin(t, "wherry"), link); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(link, "-H", "unix://"+d.Socket, "run", "--rm", image, "echo", "same")
+	out, err := cmd.CombinedOutput()
+	if err != nil || string(out) != "same\n" {
+		t.Errorf("%v %s", err, out)
+	}
+	out, err = exec.Command(link, "--version").CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "Docker version ") {
+		t.Errorf("%v %s", err, out)
+	}
+}

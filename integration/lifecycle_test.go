@@ -199,3 +199,19 @@ func TestContainerPrune(t *testing.T) {
 	contains(t, "df", cli.OK(t, "system", "df"), "Containers")
 	contains(t, "info", cli.OK(t, "info"), "Containers: 1")
 }
+
+// TestRemoveReleasesAtOnce takes name, port and address again without a pause.
+func TestRemoveReleasesAtOnce(t *testing.T) {
+	t.Parallel()
+	d := shared(t)
+	image := d.Image(t, "busybox")
+	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		n, p := name(t), freePort(t)
+		net := network(t, cli, "--subnet", fmt.Sprintf("10.126.%d.0/29", counter.Add(1)%250))
+		for range 8 { // more often than the subnet has addresses
+			id := cli.OK(t, "run", "-d", "--name", n, "--network", net, "-p", fmt.Sprintf("127.0.0.1:%d:80", p), image, "sh", "-c", answer)
+			equal(t, "answer", say(t, "tcp", fmt.Sprintf("127.0.0.1:%d", p)), id[:12])
+			cli.OK(t, "rm", "-f", n)
+		}
+	})
+}
