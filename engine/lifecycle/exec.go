@@ -140,13 +140,25 @@ func (e *Engine) execAttached(ctx context.Context, ex *execution, treq task.Exec
 
 // runExec starts the process; conn, if any, stays the caller's to close.
 func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecRequest, conn *os.File) (task.ExecStatus, error) {
+	u := e.index.get(ex.owner)
+	if u == nil {
+		e.execs.finish(ex, codeFailed)
+		return task.ExecStatus{}, notFound(string(ex.owner))
+	}
+	u.freeze.RLock()
+	if err := executable(u, string(u.id)); err != nil {
+		u.freeze.RUnlock()
+		e.execs.finish(ex, codeFailed)
+		return task.ExecStatus{}, err
+	}
 	sctx, done := e.execs.starting(ctx, ex)
 	st, err := e.o.Tasks.Exec(sctx, treq, conn)
 	done()
+	u.freeze.RUnlock()
 	if err != nil {
 		code, xerr := explain(execError{err})
 		e.execs.finish(ex, code)
-		if u := e.index.get(ex.owner); u != nil && !errdefs.IsInvalidArgument(err) {
+		if !errdefs.IsInvalidArgument(err) {
 			e.refreshOwned(ctx, u)
 			if !u.up() {
 				return st, notRunning(u)

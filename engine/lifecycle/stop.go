@@ -199,10 +199,15 @@ func (e *Engine) Pause(ctx context.Context, ref string) error {
 		default:
 			return notRunning(u)
 		}
-		if err := e.o.Tasks.Pause(ctx, string(u.id)); err != nil {
+		u.freeze.Lock()
+		err := e.o.Tasks.Pause(ctx, string(u.id))
+		if err == nil {
+			e.save(u, func(s *container.Status) { s.State = container.StatePaused })
+		}
+		u.freeze.Unlock() // before the health checks are awaited: they execute
+		if err != nil {
 			return fmt.Errorf("cannot pause container %s: %w", ref, err)
 		}
-		e.save(u, func(s *container.Status) { s.State = container.StatePaused })
 		e.stopProbe(u)
 		e.emit(u, apievents.ActionPause, nil)
 		return nil

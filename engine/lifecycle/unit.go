@@ -21,6 +21,10 @@ type unit struct {
 	status atomic.Pointer[container.Status]
 	owner  owner
 
+	// freeze keeps pausing apart from the start of further processes: they
+	// would stop half-way.
+	freeze sync.RWMutex
+
 	mu     sync.Mutex // guards handle
 	handle handle
 }
