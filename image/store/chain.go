@@ -9,9 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -79,6 +81,13 @@ func (c *chains) acquireCached(chain digest.Digest) ([]string, bool) {
 		c.refs[chain]++
 	}
 	return dirs, ok
+}
+
+// used reports whether a writable layer uses a chain.
+func (c *chains) used(chain digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refs[chain] > 0
 }
 
 func (c *chains) add(chain digest.Digest, dirs []string, refs int) {
@@ -152,6 +161,27 @@ func (s *Store) pinChain(ctx context.Context, chain, manifest digest.Digest) err
 		return err
 	}
 	s.chains.add(chain, dirs, 0)
+	return nil
+}
+
+// pinTarget makes the chain of an index' default image keep the index too, so
+// that a container's image can be found by its ID when it was removed.
+func (s *Store) pinTarget(ctx context.Context, target ocispec.Descriptor) error {
+	if !images.IsIndexType(target.MediaType) {
+		return nil
+	}
+	for _, p := range s.present(ctx, target) {
+		info, err := s.snap.Stat(ctx, p.chain.String())
+		if err != nil || info.Labels[pinContent+short(target.Digest)] != "" {
+			continue // not unpacked, or done
+		}
+		s.chains.pin.Lock()
+		err = s.setPin(ctx, p.chain, target.Digest)
+		s.chains.pin.Unlock()
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -229,7 +259,7 @@ func (s *Store) neededChains(ctx context.Context) (map[digest.Digest][]digest.Di
 		}
 		seen[img.Target.Digest] = true
 		for _, p := range s.present(ctx, img.Target) {
-			needed[p.chain] = append(needed[p.chain], p.desc.Digest)
+			needed[p.chain] = append(needed[p.chain], p.desc.Digest, img.Target.Digest)
 		}
 	}
 	return needed, nil

@@ -144,6 +144,9 @@ func (s *Store) adopt(ctx context.Context, l loaded, platforms []ocispec.Platfor
 			out.update(short(d.Digest), "Loading layer", d.Size, d.Size)
 		}
 	}
+	if err := s.pinTarget(ctx, l.desc); err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
 	name := l.name
 	if name == "" {
 		if named, err := s.namesOf(ctx, l.desc.Digest); err != nil || len(named) > 0 {

@@ -199,6 +199,12 @@ func TestContainerKeepsChain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if again, err := s.Resolve(ctx, img.ID.String(), nil); err != nil || again.Chain != img.Chain {
+		t.Errorf("by ID: %v", err)
+	}
+	if _, err := s.Resolve(ctx, "base", nil); !errdefs.IsNotFound(err) {
+		t.Errorf("by name: %v", err)
+	}
 	cfg := parent.Config
 	cfg.Comment, cfg.Author = "why", "me"
 	if err := image.ApplyChanges(&cfg, []string{`CMD ["/f"]`, "ENV A=1 B=\"2 3\"", "EXPOSE 80 53/udp", "LABEL x=y"}); err != nil {
@@ -227,6 +233,45 @@ func TestContainerKeepsChain(t *testing.T) {
 		t.Errorf("%v, %v", d.ParentID, err)
 	}
 	s.Release(img.Chain)
+	if _, err := s.Resolve(ctx, img.ID.String(), nil); !errdefs.IsNotFound(err) {
+		t.Errorf("with no container: %v", err)
+	}
+	nothingLeft(t, s)
+}
+
+// TestContainerKeepsIndex is the same for an image with several platforms.
+func TestContainerKeepsIndex(t *testing.T) {
+	addr := registrytest.Start(t, registrytest.Config{})
+	remote := registrytest.Remote{Base: "http://" + addr, Repo: "m"}
+	img := small(t, "a")
+	remote.Push(t, img, "one")
+	x := registrytest.Index(t, false, map[string]registrytest.Image{"linux/amd64": img})
+	remote.Put(t, x, "1")
+	s := open(t, Options{})
+	s.Adopt(t.Context(), nil)
+	ctx := t.Context()
+	if err := s.Pull(ctx, image.PullRequest{Ref: addr + "/m:1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Resolve(ctx, addr+"/m:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Acquire(ctx, got.Chain); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Delete(ctx, addr+"/m:1", image.DeleteOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := s.GarbageCollect(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if again, err := s.Resolve(ctx, x.Digest.String(), nil); err != nil || again.ID != x.Digest || again.Chain != got.Chain {
+		t.Errorf("%+v, %v", again.ID, err)
+	}
+	s.Release(got.Chain)
 	nothingLeft(t, s)
 }
 

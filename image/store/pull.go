@@ -86,6 +86,9 @@ func (s *Store) pullLeased(ctx context.Context, ref ociref.Reference, req image.
 		return err
 	}
 	s.parsed.forget(target.Digest)
+	if err := s.pinTarget(ctx, target); err != nil {
+		return err
+	}
 	fresh := len(s.present(ctx, target)) != len(had)
 	if err := s.setName(ctx, ref.String(), target, nil); err != nil {
 		return err

@@ -31,6 +31,11 @@ func (s *Store) Resolve(ctx context.Context, ref string, platform *ocispec.Platf
 		}
 		g, err = s.find(ctx, ref)
 	}
+	if errdefs.IsNotFound(err) {
+		if img, ok := s.kept(ctx, ref, platform); ok {
+			return img, nil
+		}
+	}
 	if err != nil {
 		return image.Image{}, err
 	}
@@ -39,6 +44,33 @@ func (s *Store) Resolve(ctx context.Context, ref string, platform *ocispec.Platf
 		return image.Image{}, err
 	}
 	return s.toImage(ctx, g, p), nil
+}
+
+// kept finds, by its full ID alone, an image that was removed while a
+// container uses it.
+func (s *Store) kept(ctx context.Context, ref string, platform *ocispec.Platform) (image.Image, bool) {
+	d, ok := asDigest(ref)
+	if !ok {
+		return image.Image{}, false
+	}
+	info, err := s.ContentStore().Info(ctx, d)
+	if err != nil {
+		return image.Image{}, false
+	}
+	target := ocispec.Descriptor{Digest: d, Size: info.Size}
+	doc, err := readDocument(ctx, s.ContentStore(), target)
+	if err != nil {
+		return image.Image{}, false
+	}
+	target.MediaType = detectMediaType(doc)
+	if !images.IsManifestType(target.MediaType) && !images.IsIndexType(target.MediaType) {
+		return image.Image{}, false
+	}
+	p, err := s.choose(ctx, target, ref, platform)
+	if err != nil || !s.chains.used(p.chain) {
+		return image.Image{}, false
+	}
+	return s.toImage(ctx, &group{target: target}, p), true
 }
 
 // ResolveManifest finds one platform's image by the digest of its manifest,
