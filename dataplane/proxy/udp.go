@@ -151,23 +151,36 @@ func (p *udp) answers(k peer, c *net.UDPConn) {
 		p.mu.Unlock()
 		_ = c.Close()
 	}()
-	buf := make([]byte, 2048)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
 	oob := source(k.to)
 	_ = c.SetReadDeadline(time.Now().Add(idleUDP))
 	for {
-		n, err := c.Read(buf)
-		if errors.Is(err, unix.ECONNREFUSED) {
-			continue // the container does not listen yet
+		if err := raw.Read(func(fd uintptr) bool { return readable(int(fd)) }); err != nil {
+			return // silent for long, or closed
 		}
-		if err != nil {
+		if !p.answer(k, c, oob) {
 			return
 		}
-		if n == len(buf) && n < maxDatagram { // longer ones exist after all
-			buf = make([]byte, maxDatagram)
-		}
-		_, _, _ = p.c.WriteMsgUDPAddrPort(buf[:n], oob, k.from)
-		_ = c.SetReadDeadline(time.Now().Add(idleUDP))
 	}
+}
+
+// answer brings one datagram back. False: the socket is of no use any more.
+func (p *udp) answer(k peer, c *net.UDPConn, oob []byte) bool {
+	buf := datagrams.Get().(*[]byte)
+	defer datagrams.Put(buf)
+	n, err := c.Read(*buf)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return true // the container does not listen yet
+	}
+	if err != nil {
+		return false
+	}
+	_, _, _ = p.c.WriteMsgUDPAddrPort((*buf)[:n], oob, k.from)
+	_ = c.SetReadDeadline(time.Now().Add(idleUDP))
+	return true
 }
 
 // destination finds the address a datagram was sent to; not valid if unknown.
