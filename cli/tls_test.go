@@ -114,6 +114,7 @@ func runApp(t *testing.T, args ...string) (string, error) {
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", dir)
+	t.Setenv("WHERRY_HOST", "")
 	t.Setenv("DOCKER_TLS_VERIFY", "")
 	auth := newAuthority(t, dir)
 	auth.issue("server", false)
