@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -280,6 +281,44 @@ func TestPause(t *testing.T) {
 	}
 	if st, err := b.client.Stop(b.ctx, req.ID, 15, 50*time.Millisecond); err != nil || st.ExitCode != 137 {
 		t.Errorf("stop of a paused task: %+v, %v", st, err)
+	}
+}
+
+// TestExecAgainstPause starts execs while the task is frozen and thawed.
+func TestExecAgainstPause(t *testing.T) {
+	b := newBox(t)
+	req := b.request("sleep 1000")
+	b.start(req, task.StartFiles{})
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if b.client.Pause(b.ctx, req.ID) == nil {
+				_ = b.client.Resume(b.ctx, req.ID)
+			}
+		}
+	}()
+	ran := 0
+	for i := range 150 {
+		_, err := b.client.Exec(b.ctx, task.ExecRequest{ID: req.ID, ExecID: fmt.Sprint(i), Process: &specs.Process{Args: []string{"/bin/true"}, Cwd: "/"}, Detach: true}, nil)
+		if err == nil {
+			ran++
+		} else if !errdefs.IsFailedPrecondition(err) {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	<-done
+	if ran == 0 {
+		t.Error("no exec ran")
+	}
+	if err := b.client.Delete(b.ctx, req.ID, true); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -153,7 +153,7 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 		}
 	}
 	er.Stdin, er.Stdout, er.Stderr = pp.proc[0], pp.proc[1], pp.proc[2]
-	p, err := t.s.rt.Exec(ctx, er)
+	p, err := t.runExec(ctx, er)
 	pp.closeProc()
 	if err != nil {
 		pp.closeOurs()
@@ -185,6 +185,39 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 	return e, p.Pid, nil
 }
 
+// runExec has the runtime start the process, in vain if the task ends before.
+func (t *taskEntry) runExec(ctx context.Context, er *ocirun.ExecRequest) (*ocirun.Process, error) {
+	t.gate.RLock() // a process that is being started must not be frozen half-way
+	defer t.gate.RUnlock()
+	t.mu.Lock()
+	state, exited := t.st.State, t.exited
+	t.mu.Unlock()
+	if state != task.Running {
+		return nil, cannotExec(t.id, state)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-exited:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	p, err := t.s.rt.Exec(ctx, er)
+	if err != nil && ctx.Err() != nil {
+		return nil, errors.Join(notRunning(t.id), err)
+	}
+	return p, err
+}
+
+func cannotExec(id string, state task.State) error {
+	if state == task.Paused {
+		return fmt.Errorf("container %s is paused, unpause the container before exec: %w", id, errdefs.ErrFailedPrecondition)
+	}
+	return notRunning(id)
+}
+
 // execSpec is what execs need of a specification: little enough to be kept.
 func execSpec(s *specs.Spec) *specs.Spec {
 	small := &specs.Spec{Version: s.Version, Process: &specs.Process{}, Linux: &specs.Linux{}}
@@ -203,10 +236,8 @@ func (t *taskEntry) enterExec(e *execEntry, er *ocirun.ExecRequest) (closeInit f
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.st.State == task.Paused:
-		return nil, fmt.Errorf("container %s is paused, unpause the container before exec: %w", t.id, errdefs.ErrFailedPrecondition)
 	case t.st.State != task.Running:
-		return nil, notRunning(t.id)
+		return nil, cannotExec(t.id, t.st.State)
 	case t.execs[e.id] != nil:
 		return nil, fmt.Errorf("exec %s exists: %w", e.id, errdefs.ErrAlreadyExists)
 	}

@@ -24,6 +24,9 @@ type taskEntry struct {
 	id string
 
 	op sync.Mutex
+	// gate is passed by execs being started and closed while the task is being
+	// frozen. Taken before op, since an exec may hang until the task's end.
+	gate sync.RWMutex
 
 	mu       sync.Mutex
 	st       task.Status // State "": never ran yet
@@ -205,6 +208,10 @@ func (s *Supervisor) pause(ctx context.Context, id string, freeze bool) error {
 	t, err := s.get(id)
 	if err != nil {
 		return err
+	}
+	if freeze {
+		t.gate.Lock()
+		defer t.gate.Unlock()
 	}
 	t.op.Lock()
 	defer t.op.Unlock()
