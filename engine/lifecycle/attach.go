@@ -62,6 +62,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, req container.AttachReq
 // place attaches at once, or keeps the connection for the start. The caller owns u.
 func (e *Engine) place(ctx context.Context, u *unit, a pending) error {
 	e.emit(u, apievents.ActionAttach, nil)
+	u.watch()
 	if u.isGone() {
 		return a.conn.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -162,6 +163,9 @@ func (e *Engine) collect(ctx context.Context) {
 	if err != nil {
 		e.log.Error("list writable layers", "err", err)
 	}
+	if err == nil {
+		e.bury(layers)
+	}
 	for _, id := range layers {
 		if e.index.get(id) == nil && len(id) == 64 {
 			e.reaper.now(func() { e.removeFiles(context.WithoutCancel(ctx), id) })
@@ -222,4 +226,21 @@ func (e *Engine) undoCreations(ctx context.Context) error {
 		errs = append(errs, e.o.State.Batch(state.Op{Bucket: intentBucket, Key: string(id), Delete: true}))
 	}
 	return errors.Join(errs...)
+}
+
+// bury marks containers whose writable layer is gone: nothing can be done with
+// them but removing them.
+func (e *Engine) bury(layers []container.ID) {
+	for _, u := range e.index.all() {
+		if u.up() || slices.Contains(layers, u.id) {
+			continue
+		}
+		_ = u.owner.do(func() error {
+			if st := u.status.Load().State; !u.isGone() && (st == container.StateCreated || st == container.StateExited) {
+				e.log.Error("container lost its writable layer", "container", u.id)
+				e.save(u, func(s *container.Status) { s.State, s.Error = container.StateDead, "the writable layer is missing" })
+			}
+			return nil
+		})
+	}
 }

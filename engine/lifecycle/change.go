@@ -32,6 +32,9 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 		return err
 	}
 	return u.owner.do(func() error {
+		if u.isGone() {
+			return notFound(ref)
+		}
 		old := u.name()
 		if old == name {
 			return invalid("Renaming a container with the same name as its current name")
@@ -62,6 +65,9 @@ func (e *Engine) Update(ctx context.Context, ref string, req apicontainer.Update
 	}
 	ctx = context.WithoutCancel(ctx)
 	return nil, u.owner.do(func() error {
+		if u.isGone() {
+			return notFound(ref)
+		}
 		e.refresh(ctx, u)
 		if st := u.status.Load().State; st == container.StateRemoving || st == container.StateDead {
 			return conflict("Cannot update container %s: container is marked for removal and cannot be \"update\".", u.id)

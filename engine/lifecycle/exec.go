@@ -160,7 +160,7 @@ func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecReque
 		e.execs.finish(ex, code)
 		if !errdefs.IsInvalidArgument(err) {
 			e.refreshOwned(ctx, u)
-			if !u.up() {
+			if !u.up() || ended(u.status.Load().Pid) {
 				return st, notRunning(u)
 			}
 		}
@@ -168,6 +168,17 @@ func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecReque
 	}
 	e.execs.running(ex, st)
 	return st, nil
+}
+
+// ended reports whether a process is gone or about to be reaped, before the
+// supervisor said so.
+func ended(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
 }
 
 // execError is an error of the supervisor's Exec.

@@ -26,6 +26,9 @@ func (e *Engine) List(ctx context.Context, req container.ListRequest) ([]apicont
 	}
 	out := []apicontainer.Summary{}
 	for _, u := range e.index.all() {
+		if u.isWatched() && u.up() {
+			e.refreshOwned(ctx, u)
+		}
 		if f.past(u) {
 			break
 		}

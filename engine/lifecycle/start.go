@@ -55,6 +55,9 @@ func (e *Engine) Start(ctx context.Context, ref string) error {
 }
 
 func startable(u *unit) error {
+	if u.isGone() {
+		return notFound(string(u.id))
+	}
 	switch u.status.Load().State {
 	case container.StatePaused:
 		return conflict("cannot start a paused container, try unpause instead")

@@ -128,6 +128,9 @@ func statusOp(id container.ID, st *container.Status) (state.Op, error) {
 
 // setSpec replaces the spec. The caller owns u.
 func (e *Engine) setSpec(u *unit, change func(*container.Spec)) error {
+	if u.isGone() { // whoever waited for the owner meanwhile must not bring it back
+		return notFound(string(u.id))
+	}
 	s := *u.spec.Load()
 	change(&s)
 	op, err := specOp(&s)
@@ -147,6 +150,9 @@ func (e *Engine) setStatus(u *unit, change func(*container.Status)) error {
 	st := *u.status.Load()
 	change(&st)
 	u.status.Store(&st)
+	if u.isGone() {
+		return nil
+	}
 	op, err := statusOp(u.id, &st)
 	if err == nil {
 		err = e.o.State.Batch(op)

@@ -39,6 +39,9 @@ type handle struct {
 	// lastHealth is what was known when a pause interrupted the checks.
 	lastHealth *apicontainer.Health
 	gone       bool // removed
+	// watched: the supervisor tells a client of the end, which may then ask
+	// this daemon before news reached it.
+	watched bool
 	// restarting keeps an AutoRemove container from being removed between stop and start.
 	restarting bool
 }

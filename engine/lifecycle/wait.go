@@ -86,6 +86,7 @@ func (e *Engine) enterWait(ctx context.Context, u *unit, req container.WaitReque
 		return container.WaitResult{}, nil, err
 	}
 	defer f.Close()
+	u.watch()
 	if err := e.o.Tasks.HandWait(ctx, string(u.id), task.WaitCondition(req.Condition), f); err != nil {
 		writeWait(f, container.WaitResult{ExitCode: -1, Error: err.Error()})
 	}
@@ -160,6 +161,18 @@ func (u *unit) answer(r container.WaitResult, which func(container.WaitCondition
 		}
 		return false
 	})
+}
+
+func (u *unit) watch() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.handle.watched = true
+}
+
+func (u *unit) isWatched() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.handle.watched
 }
 
 func (u *unit) isGone() bool {
