@@ -132,6 +132,19 @@ func namespaces() []string {
 	return out
 }
 
+// EngineRuns tells whether any engine runs on this machine, whose comings and
+// goings would show in a snapshot.
+func EngineRuns() bool {
+	comms, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, path := range comms {
+		name, _ := os.ReadFile(path)
+		if slices.Contains([]string{"wherryd", "wherry-runtime", "dockerd", "containerd"}, strings.TrimSpace(string(name))) {
+			return true
+		}
+	}
+	return false
+}
+
 // Helpers are the pids whose command line names the daemon's exec root.
 func (d *Daemon) Helpers() []int {
 	var out []int
