@@ -33,7 +33,7 @@ type spawned struct {
 }
 
 // initEnv keeps the Go runtime of an init from starting what it never needs.
-var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1"}
+var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,disablethp=1"}
 
 // spawn clones an init. It happens on a thread of its own that first moves
 // itself, alone, into the control groups and namespaces the child is to be born

@@ -50,7 +50,7 @@ func (s *setup) becomeReaper(file string) error {
 }
 
 // reaperEnv keeps the Go runtime of the reaper small.
-var reaperEnv = [...]string{"GOMAXPROCS=1", "GOGC=20", "GODEBUG=asyncpreemptoff=1"}
+var reaperEnv = [...]string{"GOMAXPROCS=1", "GOGC=20", "GODEBUG=asyncpreemptoff=1,disablethp=1"}
 
 // wrapEnv hides the user's variables behind numbers, so that none of them is
 // one for the Go runtime of the reaper; unwrapEnv brings them back.
