@@ -89,7 +89,11 @@ func (e *Engine) Update(ctx context.Context, ref string, req apicontainer.Update
 			return err
 		}
 		if u.up() {
-			if err := e.updateTask(ctx, u, &h, req); err != nil {
+			err := e.updateTask(ctx, u, &h, req)
+			if err != nil {
+				e.refresh(ctx, u) // its end is no reason to refuse
+			}
+			if err != nil && u.up() && !ended(u.status.Load().Pid) {
 				return fmt.Errorf("Cannot update container %s: %w", u.id, err) //nolint:revive,staticcheck // the words of the API
 			}
 		}

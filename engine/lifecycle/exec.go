@@ -151,6 +151,7 @@ func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecReque
 		e.execs.finish(ex, codeFailed)
 		return task.ExecStatus{}, err
 	}
+	pid := u.status.Load().Pid
 	sctx, done := e.execs.starting(ctx, ex)
 	st, err := e.o.Tasks.Exec(sctx, treq, conn)
 	done()
@@ -160,7 +161,7 @@ func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecReque
 		e.execs.finish(ex, code)
 		if !errdefs.IsInvalidArgument(err) {
 			e.refreshOwned(ctx, u)
-			if !u.up() || ended(u.status.Load().Pid) {
+			if now := u.status.Load().Pid; !u.up() || now != pid || ended(pid) {
 				return st, notRunning(u)
 			}
 		}

@@ -134,7 +134,7 @@ func (e *Engine) withView(ctx context.Context, ref string, fn func(*unit, *archi
 	}
 	v, closeView, err := e.view(ctx, u)
 	if err != nil {
-		return err
+		return u.orGone(err)
 	}
 	defer closeView()
 	return fn(u, v)
@@ -202,7 +202,7 @@ func (e *Engine) Export(ctx context.Context, ref string, begin func() io.Writer)
 	}
 	root, closeRoot, err := e.openRoot(ctx, u.id)
 	if err != nil {
-		return err
+		return u.orGone(err)
 	}
 	defer closeRoot()
 	e.emit(u, apievents.ActionExport, nil)
@@ -217,7 +217,7 @@ func (e *Engine) Changes(ctx context.Context, ref string) ([]apicontainer.Filesy
 	}
 	changes, err := e.o.Layers.Changes(ctx, u.id)
 	if err != nil {
-		return nil, err
+		return nil, u.orGone(err)
 	}
 	out := make([]apicontainer.FilesystemChange, 0, len(changes))
 	for _, c := range stubs.Changes(changes) {

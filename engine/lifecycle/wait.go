@@ -163,6 +163,17 @@ func (u *unit) answer(r container.WaitResult, which func(container.WaitCondition
 	})
 }
 
+// orGone explains an error by the removal that caused it, if there is one.
+func (u *unit) orGone(err error) error {
+	switch {
+	case u.isGone():
+		return notFound(string(u.id))
+	case u.status.Load().State == container.StateRemoving:
+		return conflict("container %s is being removed", u.id)
+	}
+	return err
+}
+
 func (u *unit) watch() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
