@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	apicontainer "github.com/moby/moby/api/types/container"
@@ -159,16 +160,35 @@ func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecReque
 	if err != nil {
 		code, xerr := explain(execError{err})
 		e.execs.finish(ex, code)
-		if !errdefs.IsInvalidArgument(err) {
-			e.refreshOwned(ctx, u)
-			if now := u.status.Load().Pid; !u.up() || now != pid || ended(pid) {
-				return st, notRunning(u)
-			}
+		if !errdefs.IsInvalidArgument(err) && e.isEnding(ctx, u, pid) {
+			return st, notRunning(u)
 		}
 		return st, xerr
 	}
 	e.execs.running(ex, st)
 	return st, nil
+}
+
+// endPatience is how long the news of an end may take that was felt already.
+const endPatience = 200 * time.Millisecond
+
+// isEnding reports whether the life of a container that had this pid has ended
+// or is about to.
+func (e *Engine) isEnding(ctx context.Context, u *unit, pid int) bool {
+	w := u.join(apicontainer.WaitConditionNextExit)
+	defer u.leave(w)
+	e.refreshOwned(ctx, u)
+	if !u.up() || u.status.Load().Pid != pid || ended(pid) {
+		return true
+	}
+	t := time.NewTimer(endPatience)
+	defer t.Stop()
+	select {
+	case <-w.ch:
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // ended reports whether a process is gone or about to be reaped, before the
