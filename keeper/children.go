@@ -50,7 +50,7 @@ func (k *keeper) start(r *role) {
 		files[0] = null
 		defer null.Close()
 	}
-	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{
+	p, err := os.StartProcess(Program(), argv, &os.ProcAttr{
 		Dir: "/", Files: files, Env: os.Environ(), Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
@@ -66,6 +66,17 @@ func (k *keeper) start(r *role) {
 	r.started, _ = exits.StartTime(p.Pid)
 	_ = p.Release() // reap waits for it
 	k.save()
+}
+
+// Program returns what to execute for a helper: our own program as it is on
+// disk now, be it a newer one (versions next to each other understand each
+// other), or what we run ourselves if it is gone.
+func Program() string {
+	path, err := os.Executable()
+	if err == nil && unix.Access(path, unix.X_OK) == nil {
+		return path
+	}
+	return "/proc/self/exe"
 }
 
 // died notes a helper's death and starts it again. Called with k.mu held.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/wherry-engine/wherry/keeper"
 	"github.com/wherry-engine/wherry/keeper/exits"
 	"github.com/wherry-engine/wherry/keeper/fdstore"
 )
@@ -90,7 +91,7 @@ func (k *keeperLink) spawn() {
 	}
 	defer null.Close()
 	argv := []string{os.Args[0], "keeper", "--exec-root", k.s.execRoot, "--data-root", k.s.dataRoot}
-	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{
+	p, err := os.StartProcess(keeper.Program(), argv, &os.ProcAttr{
 		Dir: "/", Env: os.Environ(), Files: []*os.File{null, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
