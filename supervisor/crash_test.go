@@ -64,6 +64,11 @@ func TestSupervisorKilled(t *testing.T) {
 	}
 	server.Close()
 
+	waiter, server := socketPair(t)
+	if err := b.client.HandWait(b.ctx, counting.ID, task.WaitNextExit, server); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
 	for range 3 {
 		kill(t, b.inv.SupervisorPid)
 		b.reconnect()
@@ -110,6 +115,9 @@ func TestSupervisorKilled(t *testing.T) {
 	}
 	if st := b.awaitExit(counting.ID); st.ExitCode != 7 || st.ExitUnknown {
 		t.Errorf("the counting task: %+v", st)
+	}
+	if got := string(readAll(t, waiter)); !strings.Contains(got, `{"StatusCode":7}`) {
+		t.Errorf("the wait was answered by %q", got)
 	}
 	if got := b.log(counting); got != counted(n) {
 		t.Error("the log is not complete: ", firstDifference(got, counted(n)))

@@ -77,6 +77,7 @@ func (k *keeperLink) replace(ctx context.Context) {
 			t.leaveAll()
 		}
 		k.s.roots.leaveAll()
+		k.s.waits.leaveAll()
 		k.put(spoolSet, nil, int(k.s.spool.f.Fd()))
 		return
 	}

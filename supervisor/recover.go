@@ -52,8 +52,11 @@ func (s *Supervisor) recover(ctx context.Context) error {
 	}
 	s.spool.dropLeft()
 	for name, set := range sets {
-		if strings.HasPrefix(name, "exec/") {
+		switch {
+		case strings.HasPrefix(name, "exec/"):
 			s.recoverExec(set)
+		case strings.HasPrefix(name, waitPrefix):
+			s.recoverWait(set)
 		}
 	}
 	for name, set := range sets { // what nobody claimed
@@ -219,6 +222,30 @@ func (s *Supervisor) recoverExec(set *fdstore.Set) {
 	}
 	if e.tok, err = s.poll.add(e.pidfd, unix.EPOLLIN, func(uint32) { e.ended() }); err != nil {
 		s.log.Error("cannot go on with an exec", "task", t.id, "err", err)
+	}
+}
+
+// recoverWait goes on with a wait request, or answers it if its condition was
+// met before its client could be told. It is entered anew: its set is dropped.
+func (s *Supervisor) recoverWait(set *fdstore.Set) {
+	var meta waitSet
+	fd := take(set, []string{"conn"}, "conn")
+	if json.Unmarshal(set.Meta, &meta) != nil || fd < 0 {
+		return
+	}
+	s.keep.drop(set.Name)
+	t, err := s.get(meta.Task)
+	if err == nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if !t.active() && meta.Cond != task.WaitRemoved {
+			writeWaitResult(fd, t.st.ExitCode)
+			return
+		}
+	}
+	if err := s.waits.add(meta.Task, meta.Cond, fd); err != nil {
+		s.log.Error("cannot go on with a wait", "task", meta.Task, "err", err)
+		_ = unix.Close(fd)
 	}
 }
 

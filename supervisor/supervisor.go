@@ -69,7 +69,7 @@ func newSupervisor(o options) (*Supervisor, error) {
 	}
 	s.keep = &keeperLink{s: s, exited: newExitTable()}
 	s.roots = &roots{rt: o.rt, keep: s.keep, m: map[string]*root{}}
-	s.waits = &waits{poll: s.poll, m: map[string][]*wait{}}
+	s.waits = &waits{poll: s.poll, keep: s.keep, m: map[string][]*wait{}}
 	return s, nil
 }
 

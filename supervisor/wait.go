@@ -10,9 +10,11 @@ import (
 )
 
 // waits are the connections of wait requests, by task. They may come before
-// the task is started, and stay when it is started again.
+// the task is started, and stay when it is started again. The keeper has
+// duplicates: a wait survives us.
 type waits struct {
 	poll *poller
+	keep keeperStore
 
 	mu sync.Mutex
 	m  map[string][]*wait
@@ -22,11 +24,20 @@ type wait struct {
 	cond task.WaitCondition
 	fd   int
 	tok  token
+	set  string // of the keeper
 }
+
+// waitSet describes a connection to a later supervisor.
+type waitSet struct {
+	Task string             `json:"task"`
+	Cond task.WaitCondition `json:"cond"`
+}
+
+const waitPrefix = "wait/"
 
 // add takes a connection. If the client goes away first it is forgotten.
 func (ws *waits) add(id string, cond task.WaitCondition, fd int) error {
-	w := &wait{cond: cond, fd: fd}
+	w := &wait{cond: cond, fd: fd, set: fmt.Sprintf("%s%s/%d", waitPrefix, id, nextBatch())}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	var err error
@@ -35,7 +46,19 @@ func (ws *waits) add(id string, cond task.WaitCondition, fd int) error {
 		return err
 	}
 	ws.m[id] = append(ws.m[id], w)
+	ws.keep.put(w.set, waitSet{id, cond}, fd)
 	return nil
+}
+
+// leaveAll gives a new keeper everything.
+func (ws *waits) leaveAll() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for id, l := range ws.m {
+		for _, w := range l {
+			ws.keep.put(w.set, waitSet{id, w.cond}, w.fd)
+		}
+	}
 }
 
 // gone handles a client that hung up.
@@ -53,6 +76,7 @@ func (ws *waits) take(id string, match func(*wait) bool) []*wait {
 	for _, w := range ws.m[id] {
 		if match(w) {
 			ws.poll.remove(w.fd, w.tok)
+			ws.keep.drop(w.set)
 			taken = append(taken, w)
 		} else {
 			rest = append(rest, w)
