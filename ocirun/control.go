@@ -48,5 +48,6 @@ func (r *Runtime) CgroupExists(cgroup string) bool { return r.cgroups.Exists(cgr
 // DeleteCgroup removes the container's cgroups. Its processes must be dead.
 // It is not an error if they are gone already.
 func (r *Runtime) DeleteCgroup(ctx context.Context, cgroup string) error {
+	defer r.locks.lock(cgroup)()
 	return r.cgroups.Delete(ctx, cgroup)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -20,6 +21,9 @@ import (
 // cannot be run (program, user, working directory); InvalidArgument that the spec
 // is wrong, NotImplemented that this runtime or kernel lacks what it asks.
 func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	path, err := cgroupOf(req.ID, req.Spec, req.SystemdCgroup)
 	if err != nil {
 		return nil, err
@@ -33,6 +37,9 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	if err != nil {
 		return nil, fmt.Errorf("limits: %w", err)
 	}
+	// Until the init is in it.
+	unlock := sync.OnceFunc(r.locks.lock(path))
+	defer unlock()
 	// Somebody else's cgroup is not to be removed if this fails.
 	if pids, err := r.cgroups.Pids(path); err == nil && len(pids) > 0 {
 		return nil, fmt.Errorf("cgroup %s is in use by process %d: %w", path, pids[0], errdefs.ErrAlreadyExists)
@@ -40,7 +47,7 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	if err := r.cgroups.Create(path); err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
-	c, err := r.create(ctx, req, p, path, limits)
+	c, err := r.create(ctx, req, p, path, limits, unlock)
 	if err != nil {
 		derr := r.cgroups.Delete(context.WithoutCancel(ctx), path)
 		return nil, errors.Join(err, derr)
@@ -48,7 +55,7 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	return c, nil
 }
 
-func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, path string, limits *cgroup.Limits) (*Container, error) {
+func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, path string, limits *cgroup.Limits, born func()) (*Container, error) {
 	b := &birth{
 		cgroup: path, enter: p.enter, clone: p.clone, uidMap: p.uidMap, gidMap: p.gidMap, userNS: p.userNS, extra: req.ExtraFiles,
 	}
@@ -59,6 +66,7 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, path 
 	if err != nil {
 		return nil, err
 	}
+	born()
 	console, err := r.handshake(ctx, s, req, p, limits)
 	if err != nil {
 		s.kill()
@@ -73,7 +81,15 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, path 
 // waits until it is ready. A context that ends kills init.
 func (r *Runtime) handshake(ctx context.Context, s *spawned, req *CreateRequest, p *plan, limits *cgroup.Limits) (*os.File, error) {
 	stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0) })
-	defer stop()
+	console, err := r.talk(ctx, s, req, p, limits)
+	if !stop() && err == nil {
+		closeFile(console)
+		return nil, ctx.Err() // init has been or is about to be killed
+	}
+	return console, err
+}
+
+func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *plan, limits *cgroup.Limits) (*os.File, error) {
 	if err := addHooks(&p.cfg, req, s.pid); err != nil {
 		return nil, err
 	}

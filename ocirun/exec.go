@@ -35,6 +35,9 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	if req.SystemdCgroup {
 		return nil, lackf("the systemd cgroup driver")
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	defer r.refill()
 	proc, err := r.exec(ctx, req)
 	var start *StartError
@@ -82,6 +85,10 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 
 // spawnExec starts an init in the container.
 func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config) (*spawned, error) {
+	// A thread of ours must not enter a frozen cgroup: it would be stuck there.
+	if frozen, err := r.cgroups.Frozen(req.Cgroup); err == nil && frozen {
+		return nil, fmt.Errorf("the container is paused: %w", errdefs.ErrFailedPrecondition)
+	}
 	b := &birth{cgroup: req.Cgroup, extra: req.ExtraFiles, enter: []nsFD{{int(req.PidFD.Fd()), joinable}}}
 	if cfg.UserNS {
 		b.userNS = req.PidFD
@@ -126,7 +133,15 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 // runExec goes through the protocol without a pause before the program.
 func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds []int) (*os.File, error) {
 	stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0) })
-	defer stop()
+	console, err := s.talkExec(ctx, cfg, fds)
+	if !stop() && err == nil {
+		closeFile(console)
+		return nil, ctx.Err()
+	}
+	return console, err
+}
+
+func (s *spawned) talkExec(ctx context.Context, cfg *wire.Config, fds []int) (*os.File, error) {
 	// An init that failed at once is gone before Continue is sent; what it had
 	// to say is still to be read.
 	if err := s.send(wire.KindConfig, cfg, fds...); err != nil {

@@ -124,3 +124,27 @@ func TestSameCgroupTwice(t *testing.T) {
 		t.Error("the first one's cgroup is gone")
 	}
 }
+
+// TestRestartWhileCleaningUp makes a container of the same name again while
+// the cgroup of its last life is being removed.
+func TestRestartWhileCleaningUp(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	id := testID(t)
+	var removing sync.WaitGroup
+	for range 30 {
+		c, err := r.Create(context.Background(), &CreateRequest{ID: id, Spec: testSpec(root, "true")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, c.PidFD)
+		c.PidFD.Close()
+		removing.Go(func() { _ = r.DeleteCgroup(context.Background(), c.Cgroup) })
+	}
+	removing.Wait()
+	_ = r.DeleteCgroup(context.Background(), "/"+id)
+	checkGone(t, r, id)
+}

@@ -37,6 +37,7 @@ type Runtime struct {
 	// held are the capabilities of this process: it can give no others.
 	held uint64
 
+	locks     cgroupLocks
 	standby   standby
 	noStandby bool
 

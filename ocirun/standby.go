@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -71,8 +72,21 @@ func (s *standby) close() {
 	if ready != nil {
 		ready.discard()
 	}
-	s.work.Wait()
+	// One that is frozen in a paused container ends when that is resumed.
+	done := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 }
+
+const closeTimeout = time.Second
 
 // discard ends an init and forgets it.
 func (s *spawned) discard() {

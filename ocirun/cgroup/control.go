@@ -181,7 +181,7 @@ func (h *Host) Delete(ctx context.Context, path string) error {
 		dir := h.All[i].Dir(path)
 		err := h.retry(ctx, func(int) (bool, error) {
 			err := removeTree(dir)
-			if errors.Is(err, unix.EBUSY) {
+			if errors.Is(err, unix.EBUSY) && len(errs) == 0 { // waiting once is enough
 				return false, nil
 			}
 			return true, err
