@@ -250,16 +250,19 @@ func (e *Engine) stopTask(ctx context.Context, id string, sig int, timeout time.
 // attempts bounds how many supervisors may be lost under one operation.
 const attempts = 5
 
+// lossNotice is how long it may take to see that a connection is dead.
+const lossNotice = 20 * time.Millisecond
+
 // persist repeats what may be repeated while the supervisor is lost. Calls wait
-// by themselves for the next one.
+// by themselves for the next one, once the loss was seen.
 func persist(f func() error) error {
-	var err error
-	for range attempts {
-		if err = f(); !errdefs.IsUnavailable(err) {
-			break
+	for n := 1; ; n++ {
+		err := f()
+		if !errdefs.IsUnavailable(err) || n == attempts {
+			return err
 		}
+		<-time.After(time.Duration(n) * lossNotice)
 	}
-	return err
 }
 
 func firstOf(errs ...error) error {
