@@ -69,17 +69,19 @@ func TestContainersOutliveTheDaemon(t *testing.T) {
 	web := cli.OK(t, "run", "-d", "--name", "web", "--network", "net", "-p", "127.0.0.1::80", image, "sh", "-c", answer)
 	cli.OK(t, "run", "-d", "--name", "talker", "--network", "net", image, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done")
 	cli.OK(t, "run", "-d", "--name", "ends", image, "sh", "-c", "while ! test -e /end; do sleep 0.05; done; exit 33")
-	cli.OK(t, "run", "-d", "--name", "again", "--restart", "always", image, "sh", "-c", "sleep 0.3; exit 1")
 	cli.OK(t, "run", "--rm", "-d", "--name", "vanishes", image, "sh", "-c", "sleep 1")
 	p := port(t, cli, web, "80/tcp", "4")
 	restarts := func() string { return cli.OK(t, "inspect", "-f", "{{.RestartCount}}", "again") }
-	testenv.Eventually(t, "a first restart", func() bool { return restarts() != "0" })
 
 	for _, how := range []struct {
 		name string
 		end  func() error
 	}{{"stop", d.Stop}, {"kill -9", d.Kill}} {
 		t.Run(how.name, func(t *testing.T) {
+			// A new one each time: the pause before a restart doubles, and would outgrow the wait below.
+			cli.OK(t, "run", "-d", "--name", "again", "--restart", "always", image, "sh", "-c", "sleep 0.3; exit 1")
+			defer cli.OK(t, "rm", "-f", "again")
+			testenv.Eventually(t, "a first restart", func() bool { return restarts() != "0" })
 			before := restarts()
 			mark := cli.OK(t, "logs", "--tail", "1", "talker")
 			if err := how.end(); err != nil {
