@@ -80,7 +80,7 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, path 
 // handshake sends the configuration, writes limits while init works, and
 // waits until it is ready. A context that ends kills init.
 func (r *Runtime) handshake(ctx context.Context, s *spawned, req *CreateRequest, p *plan, limits *cgroup.Limits) (*os.File, error) {
-	stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0) })
+	stop := s.watch(ctx)
 	console, err := r.talk(ctx, s, req, p, limits)
 	if !stop() && err == nil {
 		closeFile(console)

@@ -132,7 +132,7 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 
 // runExec goes through the protocol without a pause before the program.
 func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds []int) (*os.File, error) {
-	stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0) })
+	stop := s.watch(ctx)
 	console, err := s.talkExec(ctx, cfg, fds)
 	if !stop() && err == nil {
 		closeFile(console)

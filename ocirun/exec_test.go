@@ -420,3 +420,28 @@ func BenchmarkExec(b *testing.B) {
 		}
 	}
 }
+
+// TestExecPaused: an exec in a paused container waits, and can be given up.
+func TestExecPaused(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	req := sh(root, "exec sleep 60")
+	c := start(t, r, req)
+	if err := r.Pause(context.Background(), c.Cgroup); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	p := *req.Spec.Process
+	p.Args = []string{"true"}
+	_, err := r.Exec(ctx, &ExecRequest{Pid: c.Pid, PidFD: c.PidFD, Spec: req.Spec, Process: &p, Cgroup: c.Cgroup})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if err := r.Resume(context.Background(), c.Cgroup); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := execIn(t, r, c, req.Spec, nil, "true"); err != nil || res.code != 0 {
+		t.Error(res, err)
+	}
+}

@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -158,6 +159,30 @@ func spawnError(b *birth, err error) error {
 		return fmt.Errorf("clone: too many processes (%w)", err)
 	}
 	return fmt.Errorf("clone into namespaces %#x: %w", b.clone, err)
+}
+
+// watch abandons the init when the context ends. The caller calls stop once,
+// before it closes anything; it tells whether the init was left alone.
+func (s *spawned) watch(ctx context.Context) (stop func() bool) {
+	finished := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(finished)
+		s.abandon()
+	})
+	return func() bool {
+		if cancel() {
+			return true
+		}
+		<-finished
+		return false
+	}
+}
+
+// abandon kills an init and makes whoever listens to it stop: one that is
+// frozen dies only when it is thawed.
+func (s *spawned) abandon() {
+	_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	_ = unix.Shutdown(s.conn.FD, unix.SHUT_RDWR)
 }
 
 // kill ends an init that is of no use and reaps it.

@@ -120,7 +120,7 @@ func (r *Runtime) execByFork(ctx context.Context, req *ExecRequest, cfg *wire.Co
 		s.pidfd.Close()
 		unix.Close(s.conn.FD)
 	})
-	stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0) })
+	stop := s.watch(ctx)
 	defer stop()
 	fds, closeFDs, err := r.forkConfig(req, cfg)
 	if err != nil {

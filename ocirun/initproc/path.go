@@ -35,7 +35,7 @@ func (s *setup) target(name string, dir bool) (int, error) {
 		if err != nil {
 			return -1, fmt.Errorf("open %s: %w", name, err)
 		}
-		return fd, nil
+		return s.harmless(fd, name)
 	}
 	if dir {
 		return s.mkdirAll(name, 0o755)
@@ -53,6 +53,33 @@ func (s *setup) target(name string, dir bool) (int, error) {
 	}
 	unix.Close(fd)
 	return s.child(parent, base)
+}
+
+// harmless gives a mount point back that is there already. A link of the image
+// must not lead a mount onto the root, nor onto the kernel's own file systems:
+// it would lay the container's files over /proc and undo what is hidden there.
+// Those are reached by the path that was asked for, or not at all. It closes
+// what it does not return.
+func (s *setup) harmless(fd int, name string) (int, error) {
+	var fs unix.Statfs_t
+	var at, root unix.Stat_t
+	err := errors.Join(unix.Fstatfs(fd, &fs), unix.Fstat(fd, &at), unix.Fstat(s.root, &root))
+	if err == nil && at.Dev == root.Dev && at.Ino == root.Ino {
+		err = fmt.Errorf("open %s: it is the root of the container", name)
+	}
+	kernel := fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC
+	if err == nil && !kernel && path.Clean(name) != "/dev" {
+		return fd, nil
+	}
+	unix.Close(fd)
+	if err != nil {
+		return -1, err
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS}
+	if fd, err = unix.Openat2(s.root, name, &how); err != nil {
+		return -1, fmt.Errorf("open %s without symbolic links: %w", name, err)
+	}
+	return fd, nil
 }
 
 // child opens an entry of dir without following it.

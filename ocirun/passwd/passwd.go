@@ -79,7 +79,8 @@ func (u *User) findUser(open Open, name string) (login string, err error) {
 		if !ok || err != nil {
 			return true
 		}
-		if f[0] != name && (!numeric || uid != number) {
+		// A number is never a name: an image must not decide what 1000 means.
+		if numeric && uid != number || !numeric && f[0] != name {
 			return true
 		}
 		gid, ok, err := parseID(f[3])
