@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
@@ -33,9 +34,17 @@ func (s *Store) Delete(ctx context.Context, ref string, opts image.DeleteOptions
 		err = d.byID(ctx)
 	}
 	if len(d.done) > 0 {
-		s.gc.poke()
+		s.afterDelete(ctx)
 	}
 	return d.done, err
+}
+
+// afterDelete asks for a collection; with the last image go partial downloads.
+func (s *Store) afterDelete(ctx context.Context) {
+	if x, err := s.images.index(ctx); err == nil && len(x.all) == 0 {
+		s.dropPartial(ctx, time.Now())
+	}
+	s.gc.poke()
 }
 
 // recordOf finds the record that a reference names; nil if it is an ID.
@@ -190,6 +199,7 @@ func (d *deletion) all(ctx context.Context) error {
 // for the collection and returns the bytes of content and unpacked layers freed.
 func (s *Store) Prune(ctx context.Context, opts image.PruneOptions) ([]image.Deleted, int64, error) {
 	ctx = s.context(ctx)
+	freed := s.dropPartial(ctx, time.Now())
 	list, err := s.List(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -212,8 +222,7 @@ func (s *Store) Prune(ctx context.Context, opts image.PruneOptions) ([]image.Del
 			return done, 0, err
 		}
 	}
-	freed := int64(0)
-	if len(done) > 0 {
+	if len(done) > 0 || freed > 0 {
 		if _, err := s.collect(ctx); err != nil {
 			return done, 0, err
 		}
@@ -221,7 +230,7 @@ func (s *Store) Prune(ctx context.Context, opts image.PruneOptions) ([]image.Del
 		if err != nil {
 			return done, 0, err
 		}
-		freed = max(before-after, 0)
+		freed += max(before-after, 0)
 	}
 	s.emitPrune(freed)
 	return done, freed, nil

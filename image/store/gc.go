@@ -24,6 +24,9 @@ const (
 	leasePrefix = "wherry-transfer-"
 	// leaseLife bounds what a forgotten lease keeps.
 	leaseLife = 24 * time.Hour
+	// partialLife is how long a partial download waits, when the engine
+	// starts, to be resumed.
+	partialLife = time.Hour
 )
 
 // collector runs collections in the background, one at a time.
@@ -134,6 +137,7 @@ func (s *Store) tidy(ctx context.Context) error {
 			}
 		}
 	}
+	s.dropPartial(ctx, time.Now().Add(-partialLife))
 	return s.clearTemp()
 }
 
@@ -170,22 +174,37 @@ func (s *Store) making(ctx context.Context, f func(context.Context) error) error
 
 // makeRoom removes partial downloads and everything unreferenced.
 func (s *Store) makeRoom(ctx context.Context) {
-	list, err := s.ContentStore().ListStatuses(ctx)
-	if err != nil {
-		s.log.Warn("list partial downloads", "err", err)
-	}
-	for _, st := range list {
-		// Those of transfers under way are locked, and go with them.
-		if strings.HasPrefix(st.Ref, pullPrefix) && s.keys.idle("blob:"+strings.TrimPrefix(st.Ref, pullPrefix)) {
-			s.abort(ctx, st.Ref)
-		}
-	}
+	s.dropPartial(ctx, time.Now())
 	if _, err := s.meta.GarbageCollect(ctx); err != nil { // before anything that needs room itself
 		s.log.Warn("image garbage collection", "err", err)
 	}
 	if _, err := s.collect(ctx); err != nil {
 		s.log.Warn("image garbage collection", "err", err)
 	}
+}
+
+// dropPartial removes partial downloads that no transfer is working on and
+// that were last written before a time. It returns their bytes.
+func (s *Store) dropPartial(ctx context.Context, before time.Time) int64 {
+	list, err := s.ContentStore().ListStatuses(ctx)
+	if err != nil {
+		s.log.Warn("list partial downloads", "err", err)
+	}
+	var bytes int64
+	for _, st := range list {
+		blob, ok := strings.CutPrefix(st.Ref, pullPrefix)
+		if !ok || st.UpdatedAt.After(before) {
+			continue
+		}
+		unlock := s.keys.tryLock("blob:" + blob)
+		if unlock == nil {
+			continue
+		}
+		s.abort(ctx, st.Ref)
+		unlock()
+		bytes += st.Offset
+	}
+	return bytes
 }
 
 type unleasedKey struct{}

@@ -372,6 +372,9 @@ func TestResumeAfterKill(t *testing.T) {
 	if err := again.Pull(t.Context(), image.PullRequest{Ref: f.Host() + "/x:1"}, nil); err != nil {
 		t.Fatal(err)
 	}
+	if left, err := filepath.Glob(root + "/content/ingest/*"); err != nil || len(left) != 0 {
+		t.Errorf("ingests left: %v, %v", left, err)
+	}
 	want := fmt.Sprintf("GET /v2/x/blobs/%s bytes=%d-", layer.Digest, layer.Size/3)
 	for _, r := range f.Requests() {
 		if strings.HasPrefix(r, want) {
@@ -414,6 +417,48 @@ func TestPullOfLostBlobs(t *testing.T) {
 		}
 	}
 	nothingLeft(t, s)
+}
+
+// TestPruneDropsPartialDownloads leaves nothing of a download that nobody resumes.
+func TestPruneDropsPartialDownloads(t *testing.T) {
+	img := incompressible(t)
+	layer := img.Layers[0]
+	s := open(t, Options{})
+	ctx := s.context(t.Context())
+	leave := func() {
+		w, err := content.OpenWriter(ctx, s.ContentStore(), content.WithRef(pullPrefix+layer.Digest.String()), content.WithDescriptor(layer.Descriptor))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(layer.Data[:1000]); err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+	}
+	none := func(when string) {
+		if left, err := filepath.Glob(s.opts.Root + "/content/ingest/*"); err != nil || len(left) != 0 {
+			t.Errorf("%s: ingests left: %v, %v", when, left, err)
+		}
+	}
+	leave()
+	if _, freed, err := s.Prune(t.Context(), image.PruneOptions{DanglingOnly: true}); err != nil || freed != 1000 {
+		t.Errorf("%d, %v", freed, err)
+	}
+	none("prune")
+	importTar(t, s, "last", "f", "f")
+	leave()
+	unlock := s.keys.lock("blob:" + layer.Digest.String())
+	if _, _, err := s.Prune(t.Context(), image.PruneOptions{DanglingOnly: true}); err != nil {
+		t.Error(err)
+	}
+	unlock()
+	if left, err := filepath.Glob(s.opts.Root + "/content/ingest/*"); err != nil || len(left) != 1 {
+		t.Errorf("a download under way was touched: %v, %v", left, err)
+	}
+	if _, err := s.Delete(t.Context(), "last", image.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	none("last image removed")
 }
 
 func TestConcurrentPulls(t *testing.T) {
