@@ -130,8 +130,16 @@ func (t *taskEntry) afterExit(ctx context.Context, restart bool, cgroup string) 
 	t.mu.Lock()
 	t.cleaned = cleaned
 	t.mu.Unlock()
-	t.s.cleaning.Go(func() { // nobody who removes the task has to wait for that
-		defer close(cleaned)
+	t.s.mu.Lock()
+	t.s.lagging[t.id] = cleaned
+	t.s.mu.Unlock()
+	t.s.cleaning.Go(func() { // nobody who removes the task has to wait for that, but who starts it again
+		defer func() {
+			t.s.mu.Lock()
+			delete(t.s.lagging, t.id)
+			t.s.mu.Unlock()
+			close(cleaned)
+		}()
 		t.releaseRoot()
 		t.deleteCgroup(ctx, cgroup)
 		t.mu.Lock()
@@ -147,10 +155,15 @@ func (t *taskEntry) deleteCgroup(ctx context.Context, cgroup string) {
 	if cgroup == "" {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, cgroupPatience)
+	defer cancel()
 	if err := t.s.rt.DeleteCgroup(ctx, cgroup); err != nil {
 		t.s.log.Warn("cannot remove a cgroup", "task", t.id, "err", err)
 	}
 }
+
+// cgroupPatience is how long processes may take to leave a cgroup.
+const cgroupPatience = 10 * time.Second
 
 // forgetLocked removes the status from the journal: the last trace. While it
 // is there without a start request, the next supervisor cleans up.
@@ -473,9 +486,23 @@ func (s *Supervisor) shutdown() error {
 	}
 	s.closing = true
 	s.mu.Unlock()
-	s.cleaning.Wait()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.cleaning.Wait()
+	}()
+	t := time.NewTimer(cleaningPatience)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		s.log.Warn("something is left behind that cannot be cleaned up")
+	}
 	return nil
 }
+
+// cleaningPatience bounds how long the end waits for the cleaning up.
+const cleaningPatience = 5 * time.Second
 
 // endHelpers ends all helpers, us included.
 func (s *Supervisor) endHelpers() {

@@ -108,6 +108,12 @@ func (s *Supervisor) reserve(id string) (*taskEntry, error) {
 			return nil, err
 		}
 	}
+	s.mu.Lock()
+	lag := s.lagging[id]
+	s.mu.Unlock()
+	if lag != nil {
+		<-lag // the next life uses the same names
+	}
 	t := newEntry(s, id)
 	t.op.Lock()
 	s.mu.Lock()
@@ -138,12 +144,6 @@ func (s *Supervisor) retire(t *taskEntry) error {
 		return fmt.Errorf("task %s is running: %w", t.id, errdefs.ErrAlreadyExists)
 	}
 	t.letGo()
-	t.mu.Lock()
-	cleaned := t.cleaned
-	t.mu.Unlock()
-	if cleaned != nil {
-		<-cleaned // the next run uses the same names
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tasks[t.id] == t {

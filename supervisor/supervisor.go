@@ -48,6 +48,9 @@ type Supervisor struct {
 	mu    sync.Mutex
 	tasks map[string]*taskEntry
 	epoch uint64
+	// lagging are the channels closed when what is left of a task's last life
+	// is cleaned up, by ID; the task itself may be gone.
+	lagging map[string]chan struct{}
 	// closing refuses new tasks: the helpers end.
 	closing bool
 
@@ -56,7 +59,7 @@ type Supervisor struct {
 }
 
 func newSupervisor(o options) (*Supervisor, error) {
-	s := &Supervisor{options: o, tasks: map[string]*taskEntry{}, seccomp: newProfileCache()}
+	s := &Supervisor{options: o, tasks: map[string]*taskEntry{}, lagging: map[string]chan struct{}{}, seccomp: newProfileCache()}
 	var err error
 	if s.poll, err = newPoller(); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)

@@ -149,6 +149,24 @@ func TestEarlierEpochIsRefused(t *testing.T) {
 	_ = old.Close()
 }
 
+// TestSameNameAtOnce starts tasks of one ID one after the other, forgotten or not.
+func TestSameNameAtOnce(t *testing.T) {
+	b := newBox(t)
+	req := b.request("read x")
+	req.Stdio.OpenStdin = true
+	for i := range 60 {
+		b.start(req, task.StartFiles{})
+		if st, err := b.client.Stop(b.ctx, req.ID, 9, time.Second); err != nil || st.State != task.Exited {
+			t.Fatalf("round %d: %+v, %v", i, st, err)
+		}
+		if i%2 == 0 {
+			if err := b.client.Delete(b.ctx, req.ID, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestUserAndNothingLeft(t *testing.T) {
 	b := newBox(t)
 	for range 20 {
