@@ -21,7 +21,6 @@ import (
 // learned, interrupted creations are undone, interrupted removals finished.
 // Running containers are not touched.
 func (e *Engine) Boot(ctx context.Context) error {
-	e.stop()
 	e.run, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	inv, err := e.o.Tasks.Hello(ctx)
 	if err != nil {

@@ -136,7 +136,7 @@ func New(o Options) (*Engine, error) {
 		e.o.ExecRoot = o.DataRoot
 	}
 	e.SetDefaults(o.Defaults)
-	e.run, e.stop = context.WithCancel(context.Background())
+	e.stop = func() {} // until Boot
 	if err := os.MkdirAll(filepath.Join(o.DataRoot, "containers"), 0o710); err != nil {
 		return nil, fmt.Errorf("make the containers directory: %w", err)
 	}
