@@ -222,16 +222,15 @@ func (s *Store) Prune(ctx context.Context, opts image.PruneOptions) ([]image.Del
 			return done, 0, err
 		}
 	}
-	if len(done) > 0 || freed > 0 {
-		if _, err := s.collect(ctx); err != nil {
-			return done, 0, err
-		}
-		after, err := s.diskTotal(ctx)
-		if err != nil {
-			return done, 0, err
-		}
-		freed += max(before-after, 0)
+	// Also when no image went: what transfers that failed left goes now.
+	if _, err := s.collect(ctx); err != nil {
+		return done, 0, err
 	}
+	after, err := s.diskTotal(ctx)
+	if err != nil {
+		return done, 0, err
+	}
+	freed += max(before-after, 0)
 	s.emitPrune(freed)
 	return done, freed, nil
 }
