@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/internal/state"
@@ -98,7 +99,12 @@ func (e *Engine) reconcile(ctx context.Context, u *unit, tasks map[string]task.S
 	err := u.owner.do(func() error {
 		st := u.status.Load()
 		if st.State == container.StateRemoving || st.State == container.StateDead {
-			return e.finishRemove(ctx, u, u.spec.Load().HostConfig.AutoRemove)
+			if known {
+				if _, err := e.stopTask(ctx, string(u.id), int(unix.SIGKILL), 0); err != nil && !errdefs.IsNotFound(err) {
+					return err
+				}
+			}
+			return e.finishRemove(ctx, u, u.spec.Load().HostConfig.AutoRemove, true)
 		}
 		switch {
 		case known && lives(t) && !u.up():

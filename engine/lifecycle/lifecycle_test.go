@@ -223,7 +223,7 @@ func TestInterrupted(t *testing.T) {
 	e, stop := w.engine()
 	id := create(t, e, request("going"))
 	u := e.index.get(container.ID(id))
-	if err := e.beginRemove(t.Context(), u, false); err != nil {
+	if _, err := e.beginRemove(t.Context(), u, false); err != nil {
 		t.Fatal(err)
 	}
 	orphan := container.ID(strings.Repeat("f", 64))

@@ -31,21 +31,22 @@ func (e *Engine) Delete(ctx context.Context, ref string, req container.DeleteReq
 // and the name, addresses, ports and references are free; its private
 // directories follow.
 func (e *Engine) remove(ctx context.Context, u *unit, req container.DeleteRequest) error {
-	if err := e.beginRemove(ctx, u, req.Force); err != nil {
+	wasUp, err := e.beginRemove(ctx, u, req.Force)
+	if err != nil {
 		return err
 	}
-	if u.status.Load().Pid != 0 { // marked while it ran: end it now
+	if wasUp { // or about to be restarted
 		if _, err := e.stopTask(ctx, string(u.id), int(unix.SIGKILL), 0); err != nil && !errdefs.IsNotFound(err) {
 			return e.cannotRemove(u, fmt.Errorf("could not kill container: %w", err))
 		}
 	}
-	return u.owner.do(func() error { return e.finishRemove(ctx, u, req.Volumes) })
+	return u.owner.do(func() error { return e.finishRemove(ctx, u, req.Volumes, wasUp) })
 }
 
 // beginRemove marks the container, so that a crash from here on goes on with
-// the removal. Conflict.
-func (e *Engine) beginRemove(ctx context.Context, u *unit, force bool) error {
-	return u.owner.do(func() error {
+// the removal. It reports whether the container was up. Conflict.
+func (e *Engine) beginRemove(ctx context.Context, u *unit, force bool) (wasUp bool, err error) {
+	err = u.owner.do(func() error {
 		if u.isGone() {
 			return notFound(string(u.id))
 		}
@@ -59,18 +60,19 @@ func (e *Engine) beginRemove(ctx context.Context, u *unit, force bool) error {
 		case u.up() && !force:
 			return conflict("cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+u.name(), st.State)
 		}
-		running := u.up()
-		if running {
+		wasUp = u.up()
+		if wasUp {
 			e.emit(u, apievents.ActionKill, map[string]string{"signal": "9"})
 		}
 		e.save(u, func(s *container.Status) {
 			s.State = container.StateRemoving
-			if !running {
+			if !wasUp {
 				s.Pid = 0
 			}
 		})
 		return nil
 	})
+	return wasUp, err
 }
 
 func (e *Engine) cannotRemove(u *unit, err error) error {
@@ -81,7 +83,7 @@ func (e *Engine) cannotRemove(u *unit, err error) error {
 }
 
 // finishRemove gives back everything. Every step may be repeated. The caller owns u.
-func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes bool) error {
+func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool) error {
 	s, st := u.spec.Load(), u.status.Load()
 	result := waitResult(st)
 	if st.Pid != 0 {
@@ -92,7 +94,7 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes bool) error 
 	}
 	e.stopProbe(u)
 	errs := []error{e.closeNetwork(ctx, u)}
-	if st.Pid != 0 || s.HostConfig.AutoRemove {
+	if wasUp || s.HostConfig.AutoRemove {
 		errs = append(errs, e.leaveVolumes(ctx, u))
 	}
 	errs = append(errs, e.dropVolumes(ctx, s, volumes || s.HostConfig.AutoRemove))
