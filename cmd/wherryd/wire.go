@@ -32,6 +32,8 @@ import (
 	"github.com/wherry-engine/wherry/internal/version"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/registry/client"
+	"github.com/wherry-engine/wherry/snapshot"
+	"github.com/wherry-engine/wherry/snapshot/native"
 	"github.com/wherry-engine/wherry/snapshot/overlay"
 	"github.com/wherry-engine/wherry/task"
 	"github.com/wherry-engine/wherry/volume/local"
@@ -53,7 +55,7 @@ type engine struct {
 	bus      *bus.Bus
 	registry *client.Client
 	images   *store.Store
-	layers   *overlay.Driver
+	layers   snapshot.Driver
 	volumes  *local.Store
 	info     *sysinfo.Source
 
@@ -118,7 +120,7 @@ func (e *engine) wireState(context.Context) error {
 	return err
 }
 
-func (e *engine) wireImages(context.Context) error {
+func (e *engine) wireImages(ctx context.Context) error {
 	cfg := e.cfg.Load()
 	var err error
 	if e.registry, err = client.New(e.registryOptions(cfg)); err != nil {
@@ -136,10 +138,7 @@ func (e *engine) wireImages(context.Context) error {
 		return fmt.Errorf("open image store: %w", err)
 	}
 	e.onClose(func(context.Context) error { return e.images.Close() })
-	e.layers, err = overlay.New(overlay.Options{
-		Root: filepath.Join(cfg.DataRoot, "layers"), Chains: e.images, Logger: e.log,
-	})
-	if err != nil {
+	if err := e.wireLayers(ctx); err != nil {
 		return fmt.Errorf("open layers: %w", err)
 	}
 	return nil
@@ -148,6 +147,25 @@ func (e *engine) wireImages(context.Context) error {
 // builtinImages are carried inside the engine and need no registry.
 func builtinImages() map[string]func() (io.ReadCloser, error) {
 	return map[string]func() (io.ReadCloser, error){"hello": hello.Archive}
+}
+
+// wireLayers opens the writable layers in the manner of the image store's driver.
+func (e *engine) wireLayers(ctx context.Context) (err error) {
+	root := filepath.Join(e.cfg.Load().DataRoot, "layers")
+	if e.images.SnapshotterName() == "native" {
+		e.layers, err = native.New(ctx, native.Options{
+			Root: root, Chains: e.images, Snapshots: e.images.Snapshotter(),
+			SnapshotterName: e.images.SnapshotterName(), Namespace: e.images.Namespace(), Logger: e.log,
+		})
+		return err
+	}
+	layers, err := overlay.New(overlay.Options{Root: root, Chains: e.images, Logger: e.log})
+	if err != nil {
+		return err
+	}
+	e.layers = layers
+	e.onClose(layers.Close) // waits for what is being deleted
+	return nil
 }
 
 func (e *engine) registryOptions(cfg *config.Config) client.Options {
