@@ -79,9 +79,11 @@ func serve(ctx context.Context, args []string, cfg *config.Config, level *slog.L
 		return false, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	if err := os.MkdirAll(cfg.ExecRoot, 0o711); err != nil {
-		return false, fmt.Errorf("make exec root: %w", err)
+	execRoot, err := dataroot.LockExecRoot(cfg.ExecRoot)
+	if err != nil {
+		return false, err
 	}
+	defer func() { err = errors.Join(err, execRoot.Close()) }()
 	if cfg.Pidfile != "" {
 		if err := pidfile.Write(cfg.Pidfile); err != nil {
 			return false, err

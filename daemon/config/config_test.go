@@ -32,7 +32,7 @@ func TestRefusals(t *testing.T) {
 		"flag and file":        {file: `{"debug":true}`, args: []string{"--debug"}, want: "the following directives are specified both as a flag and in the configuration file: debug: (from flag: true, from file: true)"},
 		"lists too":            {file: `{"dns":["1.1.1.1"],"hosts":["unix:///tmp/a"]}`, args: []string{"--dns", "8.8.8.8", "-H", "unix:///tmp/b"}, want: "dns: (from flag: [8.8.8.8], from file: [1.1.1.1]), hosts: (from flag: [unix:///tmp/b], from file: [unix:///tmp/a])"},
 		"not JSON":             {file: `{`, want: "unexpected EOF"},
-		"empty":                {file: ``, want: "EOF"},
+		"cut short":            {file: `{"mtu":`, want: "EOF"},
 		"two objects":          {file: `{}{}`, want: "unexpected content"},
 		"wrong type":           {file: `{"mtu":"x"}`, want: "mtu: json: cannot unmarshal string"},
 		"bad address":          {file: `{"dns":["nope"]}`, want: "nope is not an ip address"},

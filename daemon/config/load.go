@@ -112,6 +112,9 @@ func readFile(path string, required bool) (map[string]json.RawMessage, error) {
 		return nil, err
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, nil // an empty file is an empty configuration, as for dockerd
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	keys := map[string]json.RawMessage{}
 	if err := dec.Decode(&keys); err != nil {

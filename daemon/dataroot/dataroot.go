@@ -102,5 +102,26 @@ func checkVersion(path string) error {
 	return nil
 }
 
+// LockExecRoot makes the exec root if it is missing and locks the directory
+// itself until the returned file is closed: two daemons on one exec root would
+// share helpers, and the first to stop would take them from the other.
+// FailedPrecondition if another daemon has it.
+func LockExecRoot(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("make exec root: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open exec root: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("exec root %s is in use by another daemon: %w", dir, errdefs.ErrFailedPrecondition)
+		}
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // Close gives the data root free.
 func (r *Root) Close() error { return r.lock.Close() }

@@ -30,6 +30,24 @@ func TestOnlyOneDaemon(t *testing.T) {
 	}
 }
 
+func TestExecRootOfOneDaemon(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "exec")
+	f, err := LockExecRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LockExecRoot(dir); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("second: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = LockExecRoot(dir); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
 func TestVersions(t *testing.T) {
 	for text, fine := range map[string]bool{"1\n": true, "": true, "2\n": false, "x\n": false} {
 		dir := t.TempDir()
