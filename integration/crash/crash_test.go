@@ -335,6 +335,12 @@ func (l *load) checkData() {
 		}
 		if len(left) != 0 {
 			l.t.Errorf("left in %s: %s (made by us: %t)", dir, strings.Join(left, " "), l.ids[left[0]])
+			for _, name := range left { // what a partial download is of
+				if ref, err := os.ReadFile(filepath.Join(l.d.DataRoot, dir, name, "ref")); err == nil {
+					info, _ := os.Stat(filepath.Join(l.d.DataRoot, dir, name, "data"))
+					l.t.Logf("%s is %s, %v", name, ref, info)
+				}
+			}
 		}
 	}
 	blobs, _ := filepath.Glob(filepath.Join(l.d.DataRoot, "content/blobs/sha256/*"))
