@@ -170,3 +170,39 @@ func TestHostileRoot(t *testing.T) {
 		}
 	}
 }
+
+// TestMountThroughLink: no link of an image leads a mount onto /proc, /sys or
+// the root, where it would undo what is hidden there.
+func TestMountThroughLink(t *testing.T) {
+	r := newRuntime(t)
+	for _, c := range []struct{ link, to, mount string }{
+		{"dev", "/proc", ""},
+		{"dev", "/proc/sys", ""},
+		{"dev", "/", ""},
+		{"dev", "/srv", ""},
+		{"srv", "/proc", "/srv"},
+		{"srv", "/proc", "/srv/sys"},
+		{"srv", "../proc/self", "/srv"},
+		{"srv", "/sys/firmware", "/srv"},
+		{"srv", "/", "/srv"},
+		{"srv", "/", "/srv/proc"},
+	} {
+		t.Run(c.link+" to "+strings.ReplaceAll(c.to, "/", "_")+strings.ReplaceAll(c.mount, "/", "_"), func(t *testing.T) {
+			root := busyboxRoot(t)
+			place := filepath.Join(root, c.link)
+			if err := os.RemoveAll(place); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(c.to, place); err != nil {
+				t.Fatal(err)
+			}
+			req := sh(root, "true")
+			if c.mount != "" {
+				req.Spec.Mounts = append(req.Spec.Mounts, specs.Mount{Destination: c.mount, Type: "tmpfs", Source: "tmpfs"})
+			}
+			if res, err := run(t, r, req); err == nil {
+				t.Errorf("mounted: %v", res)
+			}
+		})
+	}
+}

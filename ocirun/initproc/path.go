@@ -38,7 +38,10 @@ func (s *setup) target(name string, dir bool) (int, error) {
 		return s.harmless(fd, name)
 	}
 	if dir {
-		return s.mkdirAll(name, 0o755)
+		if fd, err = s.mkdirAll(name, 0o755); err != nil {
+			return -1, err
+		}
+		return s.harmless(fd, name)
 	}
 	name = s.follow(name)
 	parent, err := s.mkdirAll(path.Dir(name), 0o755)
@@ -55,7 +58,7 @@ func (s *setup) target(name string, dir bool) (int, error) {
 	return s.child(parent, base)
 }
 
-// harmless gives a mount point back that is there already. A link of the image
+// harmless gives a mount point back if it may be used. A link of the image
 // must not lead a mount onto the root, nor onto the kernel's own file systems:
 // it would lay the container's files over /proc and undo what is hidden there.
 // Those are reached by the path that was asked for, or not at all. It closes
@@ -68,7 +71,8 @@ func (s *setup) harmless(fd int, name string) (int, error) {
 		err = fmt.Errorf("open %s: it is the root of the container", name)
 	}
 	kernel := fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC
-	if err == nil && !kernel && path.Clean(name) != "/dev" {
+	asked := path.Clean(name)
+	if err == nil && (strings.HasPrefix(asked, "/proc/") || !kernel && asked != "/dev") {
 		return fd, nil
 	}
 	unix.Close(fd)

@@ -54,6 +54,7 @@ func TestResolve(t *testing.T) {
 		{user: "0", want: User{0, 0, []uint32{50}, "/root"}},
 		{user: "app", want: User{1000, 1001, []uint32{50, 44}, "/home/app"}},
 		{user: "1000", want: User{1000, 1001, []uint32{50, 44}, "/home/app"}},
+		{user: "7", want: User{7, 7, nil, "/seven"}},
 		{user: "app:", want: User{1000, 1001, []uint32{50, 44}, "/home/app"}},
 		{user: "app:staff", want: User{1000, 50, nil, "/home/app"}},
 		{user: "app:99", want: User{1000, 99, nil, "/home/app"}},
@@ -102,6 +103,27 @@ func TestNoFiles(t *testing.T) {
 	}
 	if _, err := Resolve(files("", ""), "root", nil); err == nil {
 		t.Error("root found without a file")
+	}
+}
+
+// TestNumberIsNoName: an entry named like a number must not choose the ids of
+// who asked for that number.
+func TestNumberIsNoName(t *testing.T) {
+	open := func(name string) (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(map[string]string{
+			"/etc/passwd": "1000:x:0:0::/root:\n12:x:0:0::/:\ntwelve:x:12:13::/home:\n",
+			"/etc/group":  "50:x:0:\n",
+		}[name])), nil
+	}
+	for written, want := range map[string]User{
+		"1000":    {UID: 1000, Home: "/"},
+		"12":      {UID: 12, GID: 13, Home: "/home"},
+		"1000:50": {UID: 1000, GID: 50, Home: "/"},
+	} {
+		got, err := Resolve(open, written, nil)
+		if err != nil || !cmp.Equal(got, want) {
+			t.Errorf("%s: got %+v, %v; want %+v", written, got, err, want)
+		}
 	}
 }
 
