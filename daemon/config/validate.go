@@ -176,10 +176,10 @@ func checkNetwork(c *Config) error {
 
 func checkStorage(c *Config) error {
 	switch c.StorageDriver {
-	case "", "overlayfs", "overlay2":
+	case "", "overlayfs", "overlay2", "native", "vfs":
 		return nil
 	}
-	return fmt.Errorf("storage-driver: %q is not supported by this engine yet; it has overlayfs", c.StorageDriver)
+	return fmt.Errorf("storage-driver: %q is not supported by this engine yet; it has overlayfs and native (vfs)", c.StorageDriver)
 }
 
 // checkFeatures refuses the features that would ask for something else than there is.
