@@ -14,13 +14,13 @@ import (
 func attachCommand() command {
 	return command{
 		group: "container", name: "attach", top: "attach",
-		usage: "[OPTIONS] CONTAINER", short: "Attach local standard input, output, and error streams to a running container",
+		usage: "[OPTIONS] CONTAINER", short: "Connect this terminal to a running container's main process",
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			t := &attacher{a: a}
-			f.BoolVar(&t.noStdin, "no-stdin", false, "Do not attach STDIN")
-			f.BoolVar(&t.sigProxy, "sig-proxy", true, "Proxy all received signals to the process")
-			f.StringVar(&t.keys, "detach-keys", "", "Override the key sequence for detaching a container")
+			f.BoolVar(&t.noStdin, "no-stdin", false, "Leave the container's input alone")
+			f.BoolVar(&t.sigProxy, "sig-proxy", true, "Pass signals on to the container's process")
+			f.StringVar(&t.keys, "detach-keys", "", "Keys that detach from the container, such as ctrl-p,ctrl-q")
 			return t.run
 		},
 	}

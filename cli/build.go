@@ -25,7 +25,7 @@ import (
 func buildCommand() command {
 	return command{
 		group: "image", name: "build", top: "build", also: []string{"builder"}, common: 4,
-		usage: "[OPTIONS] PATH | URL | -", short: "Build an image from a Dockerfile",
+		usage: "[OPTIONS] PATH | URL | -", short: "Make an image by following a Dockerfile",
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			b := &builder{a: a, set: f}
@@ -50,35 +50,35 @@ type builder struct {
 
 func (b *builder) flags(f *pflag.FlagSet) {
 	b.memorySwap.MinusOne = true
-	f.Var(opts.NewList(&b.hosts, opts.ExtraHost), "add-host", `Add a custom host-to-IP mapping ("host:ip")`)
-	f.Var(newList(&b.args), "build-arg", "Set build-time variables")
-	f.StringSliceVar(&b.cacheFrom, "cache-from", nil, "Images to consider as cache sources")
-	f.StringVar(&b.cgroupParent, "cgroup-parent", "", `Set the parent cgroup for the "RUN" instructions during build`)
-	f.Int64Var(&b.cpuPeriod, "cpu-period", 0, "Limit the CPU CFS (Completely Fair Scheduler) period")
-	f.Int64Var(&b.cpuQuota, "cpu-quota", 0, "Limit the CPU CFS (Completely Fair Scheduler) quota")
-	f.Int64VarP(&b.cpuShares, "cpu-shares", "c", 0, "CPU shares (relative weight)")
-	f.StringVar(&b.cpusetCPUs, "cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
-	f.StringVar(&b.cpusetMems, "cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
-	f.StringVarP(&b.file, "file", "f", "", `Name of the Dockerfile (Default is "PATH/Dockerfile")`)
-	f.BoolVar(&b.forceRemove, "force-rm", false, "Always remove intermediate containers")
-	f.StringVar(&b.iidfile, "iidfile", "", "Write the image ID to the file")
-	f.StringVar(&b.isolation, "isolation", "", "Container isolation technology")
-	f.Var(newList(&b.labels), "label", "Set metadata for an image")
+	f.Var(opts.NewList(&b.hosts, opts.ExtraHost), "add-host", `Extra line for /etc/hosts during the build ("host:ip")`)
+	f.Var(newList(&b.args), "build-arg", "Value for an ARG of the Dockerfile (KEY=VALUE)")
+	f.StringSliceVar(&b.cacheFrom, "cache-from", nil, "Image whose layers may serve as cache")
+	f.StringVar(&b.cgroupParent, "cgroup-parent", "", "Cgroup to put RUN steps in")
+	f.Int64Var(&b.cpuPeriod, "cpu-period", 0, "Length of a scheduling period, in microseconds")
+	f.Int64Var(&b.cpuQuota, "cpu-quota", 0, "CPU time allowed in each period, in microseconds")
+	f.Int64VarP(&b.cpuShares, "cpu-shares", "c", 0, "Share of CPU time against other containers (1024 is usual)")
+	f.StringVar(&b.cpusetCPUs, "cpuset-cpus", "", "CPUs that may be used, such as 0-3 or 0,1")
+	f.StringVar(&b.cpusetMems, "cpuset-mems", "", "NUMA memory nodes that may be used, such as 0-3 or 0,1")
+	f.StringVarP(&b.file, "file", "f", "", `Dockerfile to follow ("Dockerfile" in PATH if not given)`)
+	f.BoolVar(&b.forceRemove, "force-rm", false, "Remove the build's own containers even if it fails")
+	f.StringVar(&b.iidfile, "iidfile", "", "File to write the image's ID to")
+	f.StringVar(&b.isolation, "isolation", "", `Kind of isolation; only "default" exists on Linux`)
+	f.Var(newList(&b.labels), "label", "Label for the image (KEY=VALUE)")
 	f.VarP(&b.memory, "memory", "m", "Memory limit")
-	f.Var(&b.memorySwap, "memory-swap", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
-	f.StringVar(&b.network, "network", "default", "Set the networking mode for the RUN instructions during build")
-	f.BoolVar(&b.noCache, "no-cache", false, "Do not use cache when building the image")
-	f.StringVar(&b.platform, "platform", defaultPlatform(), "Set platform if server is multi-platform capable")
-	f.BoolVar(&b.pull, "pull", false, "Always attempt to pull a newer version of the image")
-	f.BoolVarP(&b.quiet, "quiet", "q", false, "Suppress the build output and print image ID on success")
-	f.BoolVar(&b.remove, "rm", true, "Remove intermediate containers after a successful build")
+	f.Var(&b.memorySwap, "memory-swap", "Limit of memory and swap together; -1 for no limit")
+	f.StringVar(&b.network, "network", "default", "Network that RUN steps have")
+	f.BoolVar(&b.noCache, "no-cache", false, "Run every step again rather than use the cache")
+	f.StringVar(&b.platform, "platform", defaultPlatform(), "Platform of the image, as os[/arch[/variant]]")
+	f.BoolVar(&b.pull, "pull", false, "Ask the registry for base images even if they are here")
+	f.BoolVarP(&b.quiet, "quiet", "q", false, "Print only the ID of the finished image")
+	f.BoolVar(&b.remove, "rm", true, "Remove the build's own containers when it succeeds")
 	f.StringSliceVar(&b.security, "security-opt", nil, "Security options")
-	f.Var(&b.shm, "shm-size", `Size of "/dev/shm"`)
-	f.VarP(opts.NewList(&b.tags, checkTag), "tag", "t", `Name and optionally a tag in the "name:tag" format`)
-	f.StringVar(&b.target, "target", "", "Set the target build stage to build.")
+	f.Var(&b.shm, "shm-size", "Bytes of shared memory at /dev/shm (suffix k, m or g allowed)")
+	f.VarP(opts.NewList(&b.tags, checkTag), "tag", "t", `Name for the image ("name" or "name:tag")`)
+	f.StringVar(&b.target, "target", "", "Stage of the Dockerfile to stop at")
 	f.Var(&b.ulimits, "ulimit", "Ulimit options")
 	ignoreTrust(f)
-	f.BoolVar(&b.compress, "compress", false, "Compress the build context using gzip")
+	f.BoolVar(&b.compress, "compress", false, "Send the build context compressed with gzip")
 	refuse(f, "squash", "allow", "annotation", "attest", "build-context", "builder", "cache-to", "call",
 		"check", "debug", "metadata-file", "no-cache-filter", "output", "policy", "push", "secret", "ssh")
 	b.otherBuilders(f)

@@ -14,17 +14,17 @@ import (
 func commitCommand() command {
 	return command{
 		group: "container", name: "commit", top: "commit",
-		usage: "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", short: "Create a new image from a container's changes",
+		usage: "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", short: "Save a container's filesystem as an image",
 		args: rangeArgs(1, 2),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var author, message string
 			var changes []string
 			var pause, noPause bool
-			f.StringVarP(&author, "author", "a", "", `Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")`)
-			f.VarP(newList(&changes), "change", "c", "Apply Dockerfile instruction to the created image")
+			f.StringVarP(&author, "author", "a", "", `Author to record, such as "Ada Example <ada@example.com>"`)
+			f.VarP(newList(&changes), "change", "c", "Dockerfile instruction to change the new image with")
 			f.StringVarP(&message, "message", "m", "", "Commit message")
-			f.BoolVarP(&pause, "pause", "p", true, "Pause container during commit")
-			f.BoolVar(&noPause, "no-pause", false, "Disable pausing container during commit")
+			f.BoolVarP(&pause, "pause", "p", true, "Freeze the container while it is saved")
+			f.BoolVar(&noPause, "no-pause", false, "Let the container run on while it is saved")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{"container": {args[0]}, "comment": {message}, "author": {author}, "changes": changes}
 				if !pause || noPause {

@@ -9,7 +9,7 @@ import (
 
 func completionCommand() command {
 	return command{
-		name: "completion", usage: "bash|fish|powershell|zsh", short: "Generate a completion script for a shell",
+		name: "completion", usage: "bash|fish|powershell|zsh", short: "Print a completion script for a shell",
 		long: "Generate a completion script for a shell, to be sourced or put where it looks for them.",
 		args: exactArgs(1),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {

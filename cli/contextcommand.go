@@ -22,7 +22,7 @@ func contextLsCommand() command {
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var l listFlags
 			l.addFormat(f)
-			f.BoolVarP(&l.quiet, "quiet", "q", false, "Only show context names")
+			f.BoolVarP(&l.quiet, "quiet", "q", false, "Print nothing but context names")
 			return func(context.Context, []string) error { return a.contexts(l) }
 		},
 	}
@@ -78,7 +78,7 @@ func (a *app) contexts(l listFlags) error {
 
 func contextShowCommand() command {
 	return command{
-		group: "context", name: "show", short: "Print the name of the current context", args: noArgs(),
+		group: "context", name: "show", short: "Name the context in use", args: noArgs(),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(context.Context, []string) error {
 				name, err := a.contextName()
@@ -94,7 +94,7 @@ func contextShowCommand() command {
 
 func contextUseCommand() command {
 	return command{
-		group: "context", name: "use", usage: "CONTEXT", short: "Set the current context", args: exactArgs(1),
+		group: "context", name: "use", usage: "CONTEXT", short: "Choose the context to use from now on", args: exactArgs(1),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(_ context.Context, args []string) error {
 				name, conf := args[0], a.config()
@@ -121,7 +121,7 @@ func contextUseCommand() command {
 
 func contextInspectCommand() command {
 	return command{
-		group: "context", name: "inspect", usage: "[OPTIONS] [CONTEXT] [CONTEXT...]", short: "Display detailed information on one or more contexts",
+		group: "context", name: "inspect", usage: "[OPTIONS] [CONTEXT] [CONTEXT...]", short: "Show everything known about contexts",
 		args: minArgs(0),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var tmpl string

@@ -16,23 +16,23 @@ import (
 )
 
 // endpointHelp is shared by create and update.
-const endpointHelp = `Set the docker endpoint
+const endpointHelp = `Address and TLS files of the daemon
 
 Keys of --docker:
-from              Copy the endpoint of a named context
-host              Endpoint on which to connect
-ca                Trust certs signed only by this CA
-cert              Path to TLS certificate file
-key               Path to TLS key file
-skip-tls-verify   Skip TLS certificate validation`
+from              Context to copy these settings from
+host              Address of the daemon
+ca                File with the CA to trust
+cert              File with the client certificate
+key               File with the client key
+skip-tls-verify   Take any certificate from the daemon`
 
 func contextCreateCommand() command {
 	return command{
-		group: "context", name: "create", usage: "[OPTIONS] CONTEXT", short: "Create a context", args: exactArgs(1),
+		group: "context", name: "create", usage: "[OPTIONS] CONTEXT", short: "Save a new context", args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			w := &contextWriter{a: a}
 			w.flags(f)
-			f.StringVar(&w.from, "from", "", "Create context from a named context")
+			f.StringVar(&w.from, "from", "", "Context to take the settings from")
 			return func(_ context.Context, args []string) error { return w.create(args[0]) }
 		},
 	}
@@ -40,7 +40,7 @@ func contextCreateCommand() command {
 
 func contextUpdateCommand() command {
 	return command{
-		group: "context", name: "update", usage: "[OPTIONS] CONTEXT", short: "Update a context", args: exactArgs(1),
+		group: "context", name: "update", usage: "[OPTIONS] CONTEXT", short: "Change a context", args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			w := &contextWriter{a: a}
 			w.flags(f)
@@ -57,7 +57,7 @@ type contextWriter struct {
 
 func (w *contextWriter) flags(f *pflag.FlagSet) {
 	w.set = f
-	f.StringVar(&w.description, "description", "", "Description of the context")
+	f.StringVar(&w.description, "description", "", "Free text about the context")
 	f.StringVar(&w.docker, "docker", "", endpointHelp)
 }
 
@@ -181,9 +181,9 @@ func (w *contextWriter) endpoint() (map[string]config.Endpoint, config.TLSData, 
 
 func contextRmCommand() command {
 	return command{
-		group: "context", name: "rm", aliases: []string{"remove"}, usage: "CONTEXT [CONTEXT...]", short: "Remove one or more contexts", args: minArgs(1),
+		group: "context", name: "rm", aliases: []string{"remove"}, usage: "CONTEXT [CONTEXT...]", short: "Delete contexts", args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
-			force := f.BoolP("force", "f", false, "Force the removal of a context in use")
+			force := f.BoolP("force", "f", false, "Remove even the context in use")
 			return func(_ context.Context, args []string) error {
 				return a.each(args, func(name string) error { return a.removeContext(name, *force) })
 			}

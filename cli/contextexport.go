@@ -19,7 +19,7 @@ import (
 
 func contextExportCommand() command {
 	return command{
-		group: "context", name: "export", usage: "[OPTIONS] CONTEXT [FILE|-]", short: "Export a context to a tar archive FILE or a tar stream on STDOUT.",
+		group: "context", name: "export", usage: "[OPTIONS] CONTEXT [FILE|-]", short: `Write a context to a tar archive, or to standard output with "-"`,
 		args: rangeArgs(1, 2),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(_ context.Context, args []string) error {
@@ -77,7 +77,7 @@ func (a *app) exportContext(name, file string) error {
 
 func contextImportCommand() command {
 	return command{
-		group: "context", name: "import", usage: "CONTEXT FILE|-", short: "Import a context from a tar file", args: exactArgs(2),
+		group: "context", name: "import", usage: "CONTEXT FILE|-", short: "Read a context from a tar archive", args: exactArgs(2),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(_ context.Context, args []string) error { return a.importContext(args[0], args[1]) }
 		},

@@ -29,7 +29,7 @@ func cpCommand() command {
 	return command{
 		group: "container", name: "cp", top: "cp",
 		usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-", usage2: "[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
-		short: "Copy files/folders between a container and the local filesystem",
+		short: "Copy files into or out of a container",
 		long: `Copy files/folders between a container and the local filesystem
 
 Use '-' as the source to read a tar archive from stdin
@@ -39,9 +39,9 @@ container source to stdout.`,
 		args: exactArgs(2),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			c := &copier{a: a}
-			f.BoolVarP(&c.archive, "archive", "a", false, "Archive mode (copy all uid/gid information)")
-			f.BoolVarP(&c.follow, "follow-link", "L", false, "Always follow symbol link in SRC_PATH")
-			f.BoolVarP(&c.quiet, "quiet", "q", false, "Suppress progress output during copy. Progress output is automatically suppressed if no terminal is attached")
+			f.BoolVarP(&c.archive, "archive", "a", false, "Keep the owner and group of each file")
+			f.BoolVarP(&c.follow, "follow-link", "L", false, "If SRC_PATH is a symbolic link, copy what it points to")
+			f.BoolVarP(&c.quiet, "quiet", "q", false, "Show no progress; none is shown without a terminal anyway")
 			return c.run
 		},
 	}

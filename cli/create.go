@@ -20,7 +20,7 @@ import (
 func createCommand() command {
 	return command{
 		group: "container", name: "create", top: "create",
-		usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", short: "Create a new container",
+		usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", short: "Make a container without starting it",
 		args: minArgs(1), oneWord: true,
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			c := newContainerFlags(f)

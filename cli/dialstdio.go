@@ -10,7 +10,7 @@ import (
 func dialStdioCommand() command {
 	return command{
 		group: "system", name: "dial-stdio", hidden: true,
-		short: "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
+		short: "Join standard input and output to the daemon (used by ssh connections)",
 		args:  noArgs(),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, _ []string) error { return a.dialStdio(ctx) }

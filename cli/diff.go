@@ -11,7 +11,7 @@ import (
 func diffCommand() command {
 	return command{
 		group: "container", name: "diff", top: "diff",
-		usage: "CONTAINER", short: "Inspect changes to files or directories on a container's filesystem",
+		usage: "CONTAINER", short: "List the files a container has added, changed or deleted",
 		args: exactArgs(1),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {

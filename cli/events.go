@@ -22,15 +22,15 @@ import (
 func eventsCommand() command {
 	return command{
 		group: "system", name: "events", top: "events",
-		usage: "[OPTIONS]", short: "Get real time events from the server",
+		usage: "[OPTIONS]", short: "Print what happens in the engine as it happens",
 		args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var l listFlags
 			var since, until string
 			l.addFilter(f, "")
 			f.StringVar(&l.format, "format", "", inspectFormatHelp)
-			f.StringVar(&since, "since", "", "Show all events created since timestamp")
-			f.StringVar(&until, "until", "", "Stream events until this timestamp")
+			f.StringVar(&since, "since", "", "Start with events from this time on")
+			f.StringVar(&until, "until", "", "Stop at events of this time")
 			return func(ctx context.Context, _ []string) error {
 				q := url.Values{}
 				setFilters(q, l.filters)

@@ -17,19 +17,19 @@ import (
 func execCommand() command {
 	return command{
 		group: "container", name: "exec", top: "exec", common: 2,
-		usage: "[OPTIONS] CONTAINER COMMAND [ARG...]", short: "Execute a command in a running container",
+		usage: "[OPTIONS] CONTAINER COMMAND [ARG...]", short: "Run one more command in a running container",
 		args: minArgs(2), oneWord: true,
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			e := &execer{a: a}
-			f.BoolVarP(&e.detach, "detach", "d", false, "Detached mode: run command in the background")
-			f.StringVar(&e.keys, "detach-keys", "", "Override the key sequence for detaching a container")
-			f.VarP(newList(&e.env), "env", "e", "Set environment variables")
-			f.Var(newList(&e.envFile), "env-file", "Read in a file of environment variables")
-			f.BoolVarP(&e.stdin, "interactive", "i", false, "Keep STDIN open even if not attached")
-			f.BoolVar(&e.privileged, "privileged", false, "Give extended privileges to the command")
-			f.BoolVarP(&e.tty, "tty", "t", false, "Allocate a pseudo-TTY")
-			f.StringVarP(&e.user, "user", "u", "", `Username or UID (format: "<name|uid>[:<group|gid>]")`)
-			f.StringVarP(&e.workdir, "workdir", "w", "", "Working directory inside the container")
+			f.BoolVarP(&e.detach, "detach", "d", false, "Leave the command running in the background")
+			f.StringVar(&e.keys, "detach-keys", "", "Keys that detach from the container, such as ctrl-p,ctrl-q")
+			f.VarP(newList(&e.env), "env", "e", "Environment variable (KEY=VALUE, or KEY to copy it from here)")
+			f.Var(newList(&e.envFile), "env-file", "File with one KEY=VALUE variable a line")
+			f.BoolVarP(&e.stdin, "interactive", "i", false, "Keep the process's input open")
+			f.BoolVar(&e.privileged, "privileged", false, "Run the command with all capabilities")
+			f.BoolVarP(&e.tty, "tty", "t", false, "Give the process a terminal")
+			f.StringVarP(&e.user, "user", "u", "", "User to run as, by name or number (USER[:GROUP])")
+			f.StringVarP(&e.workdir, "workdir", "w", "", "Directory to run the process in")
 			return e.run
 		},
 	}

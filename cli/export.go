@@ -12,11 +12,11 @@ import (
 func exportCommand() command {
 	return command{
 		group: "container", name: "export", top: "export",
-		usage: "[OPTIONS] CONTAINER", short: "Export a container's filesystem as a tar archive",
+		usage: "[OPTIONS] CONTAINER", short: "Write a container's files as a tar archive",
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var output string
-			f.StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+			f.StringVarP(&output, "output", "o", "", "File to write rather than standard output")
 			return func(ctx context.Context, args []string) error {
 				return a.download(ctx, client.Request{Method: http.MethodGet, Path: containerPath(args[0], "export")}, output, "export")
 			}

@@ -13,24 +13,24 @@ import (
 )
 
 // formatHelp is the help of --format where tables are printed.
-const formatHelp = `Format output using a custom template:
-'table':            Print output in table format with column headers (default)
-'table TEMPLATE':   Print output in table format using the given Go template
-'json':             Print in JSON format
-'TEMPLATE':         Print output using the given Go template.
+const formatHelp = `How to print the output:
+'table':            A table with a header (default)
+'table TEMPLATE':   A table with the columns of a Go template
+'json':             JSON
+'TEMPLATE':         Text by a Go template
 Functions: json, join, split, title, lower, upper, pad, truncate, println`
 
 // inspectFormatHelp is the help of --format where objects are printed.
-const inspectFormatHelp = `Format output using a custom template:
-'json':             Print in JSON format
-'TEMPLATE':         Print output using the given Go template.
+const inspectFormatHelp = `How to print the output:
+'json':             JSON
+'TEMPLATE':         Text by a Go template
 Functions: json, join, split, title, lower, upper, pad, truncate, println`
 
 type helpItem struct{ name, short string }
 
 func (a *app) rootHelp(cmd *cobra.Command) {
 	w := a.out
-	fmt.Fprintf(w, "Usage:  %s [OPTIONS] COMMAND\n\nA self-sufficient engine for containers\n", a.name)
+	fmt.Fprintf(w, "Usage:  %s [OPTIONS] COMMAND\n\nBuild, run and manage containers\n", a.name)
 	var common, rest, manage []helpItem
 	all := commands()
 	slices.SortFunc(all, func(x, y command) int { return strings.Compare(topName(x), topName(y)) })

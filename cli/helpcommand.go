@@ -9,7 +9,7 @@ import (
 
 func helpCommand() command {
 	return command{
-		name: "help", usage: "[COMMAND]", short: "Help about the command", hidden: true,
+		name: "help", usage: "[COMMAND]", short: "Show the help of a command", hidden: true,
 		args: minArgs(0),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {

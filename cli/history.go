@@ -16,17 +16,17 @@ import (
 func historyCommand() command {
 	return command{
 		group: "image", name: "history", top: "history",
-		usage: "[OPTIONS] IMAGE", short: "Show the history of an image",
+		usage: "[OPTIONS] IMAGE", short: "Show the steps an image was made in",
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var l listFlags
 			var human bool
 			var platform string
 			l.addFormat(f)
-			f.BoolVarP(&human, "human", "H", true, "Print sizes and dates in human readable format")
-			f.BoolVar(&l.noTrunc, "no-trunc", false, "Don't truncate output")
-			f.BoolVarP(&l.quiet, "quiet", "q", false, "Only show image IDs")
-			f.StringVar(&platform, "platform", "", `Show history for the given platform. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
+			f.BoolVarP(&human, "human", "H", true, "Round sizes and dates for reading")
+			f.BoolVar(&l.noTrunc, "no-trunc", false, "Print long values in full")
+			f.BoolVarP(&l.quiet, "quiet", "q", false, "Print nothing but image IDs")
+			f.StringVar(&platform, "platform", "", "Platform whose history to show, as os[/arch[/variant]]")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{}
 				if platform != "" {

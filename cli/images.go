@@ -23,10 +23,10 @@ func imagesCommand() command {
 		args: maxArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			i := &imagesFlags{}
-			f.BoolVarP(&i.all, "all", "a", false, "Show all images (default hides intermediate images)")
+			f.BoolVarP(&i.all, "all", "a", false, "Include intermediate images")
 			f.BoolVar(&i.digests, "digests", false, "Show digests")
-			f.BoolVar(&i.noTrunc, "no-trunc", false, "Don't truncate output")
-			f.BoolVarP(&i.quiet, "quiet", "q", false, "Only show image IDs")
+			f.BoolVar(&i.noTrunc, "no-trunc", false, "Print long values in full")
+			f.BoolVarP(&i.quiet, "quiet", "q", false, "Print nothing but image IDs")
 			i.addFormat(f)
 			i.addFilter(f, "")
 			refuse(f, "tree")

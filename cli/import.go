@@ -17,14 +17,14 @@ import (
 func importCommand() command {
 	return command{
 		group: "image", name: "import", top: "import",
-		usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", short: "Import the contents from a tarball to create a filesystem image",
+		usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", short: "Make an image from a tar archive of a filesystem",
 		args: rangeArgs(1, 2),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var changes []string
 			var message, platform string
-			f.VarP(newList(&changes), "change", "c", "Apply Dockerfile instruction to the created image")
-			f.StringVarP(&message, "message", "m", "", "Set commit message for imported image")
-			f.StringVar(&platform, "platform", defaultPlatform(), "Set platform if server is multi-platform capable")
+			f.VarP(newList(&changes), "change", "c", "Dockerfile instruction to change the new image with")
+			f.StringVarP(&message, "message", "m", "", "Message to record in the image")
+			f.StringVar(&platform, "platform", defaultPlatform(), "Platform of the image, as os[/arch[/variant]]")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{"changes": changes, "message": {message}}
 				if len(args) == 2 {

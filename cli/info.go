@@ -20,7 +20,7 @@ import (
 func infoCommand() command {
 	return command{
 		group: "system", name: "info", top: "info", common: 12,
-		usage: "[OPTIONS]", short: "Display system-wide information",
+		usage: "[OPTIONS]", short: "Describe the engine and the machine it runs on",
 		args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var tmpl string

@@ -21,14 +21,14 @@ import (
 
 func inspectCommand() command {
 	return command{
-		name: "inspect", usage: "[OPTIONS] NAME|ID [NAME|ID...]", short: "Return low-level information on engine objects",
+		name: "inspect", usage: "[OPTIONS] NAME|ID [NAME|ID...]", short: "Show everything known about containers, images and other objects",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var tmpl, kind string
 			var sizes bool
 			f.StringVarP(&tmpl, "format", "f", "", inspectFormatHelp)
-			f.BoolVarP(&sizes, "size", "s", false, "Display total file sizes if the type is container")
-			f.StringVar(&kind, "type", "", "Only inspect objects of the given type")
+			f.BoolVarP(&sizes, "size", "s", false, "For containers, include disk sizes (takes longer)")
+			f.StringVar(&kind, "type", "", "Kind of object to look for (container, image, network, volume)")
 			return func(ctx context.Context, args []string) error {
 				kinds, err := kindsOf(kind, f.Changed("type"))
 				if err != nil {
@@ -188,17 +188,17 @@ func inspectOf(kind, usage, short string, flags func(f *pflag.FlagSet) func() (u
 }
 
 func containerInspectCommand() command {
-	return inspectOf("container", "[OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers",
+	return inspectOf("container", "[OPTIONS] CONTAINER [CONTAINER...]", "Show everything known about containers",
 		func(f *pflag.FlagSet) func() (url.Values, error) {
-			sizes := f.BoolP("size", "s", false, "Display total file sizes")
+			sizes := f.BoolP("size", "s", false, "Include disk sizes (takes longer)")
 			return func() (url.Values, error) { return inspectQuery(*sizes), nil }
 		})
 }
 
 func imageInspectCommand() command {
-	return inspectOf("image", "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images",
+	return inspectOf("image", "[OPTIONS] IMAGE [IMAGE...]", "Show everything known about images",
 		func(f *pflag.FlagSet) func() (url.Values, error) {
-			platform := f.String("platform", "", "Inspect a specific platform of the multi-platform image ('os[/arch[/variant]]')")
+			platform := f.String("platform", "", "Platform of the image to show, as os[/arch[/variant]]")
 			return func() (url.Values, error) {
 				q := url.Values{}
 				if *platform == "" {
@@ -210,9 +210,9 @@ func imageInspectCommand() command {
 }
 
 func networkInspectCommand() command {
-	return inspectOf("network", "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks",
+	return inspectOf("network", "[OPTIONS] NETWORK [NETWORK...]", "Show everything known about networks",
 		func(f *pflag.FlagSet) func() (url.Values, error) {
-			verbose := f.BoolP("verbose", "v", false, "Verbose output for diagnostics")
+			verbose := f.BoolP("verbose", "v", false, "Add details for finding faults")
 			return func() (url.Values, error) {
 				if *verbose {
 					return url.Values{"verbose": {"true"}}, nil
@@ -223,5 +223,5 @@ func networkInspectCommand() command {
 }
 
 func volumeInspectCommand() command {
-	return inspectOf("volume", "[OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes", nil)
+	return inspectOf("volume", "[OPTIONS] VOLUME [VOLUME...]", "Show everything known about volumes", nil)
 }

@@ -10,11 +10,11 @@ import (
 func killCommand() command {
 	return command{
 		group: "container", name: "kill", top: "kill",
-		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Kill one or more running containers",
+		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Send a signal to containers, SIGKILL if none is named",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var signal string
-			f.StringVarP(&signal, "signal", "s", "", "Signal to send to the container")
+			f.StringVarP(&signal, "signal", "s", "", "Signal to send, by name or number")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{}
 				if signal != "" {

@@ -24,9 +24,9 @@ type listFlags struct {
 func (l *listFlags) addFormat(f *pflag.FlagSet) { f.StringVar(&l.format, "format", "", formatHelp) }
 
 func (l *listFlags) addFilter(f *pflag.FlagSet, example string) {
-	help := "Filter output based on conditions provided"
+	help := "Only list what matches (KEY=VALUE)"
 	if example != "" {
-		help = `Provide filter values (e.g. "` + example + `")`
+		help = `Only list what matches, such as "` + example + `"`
 	}
 	f.VarP(&l.filters, "filter", "f", help)
 }

@@ -16,15 +16,15 @@ import (
 func loadCommand() command {
 	return command{
 		group: "image", name: "load", top: "load",
-		usage: "[OPTIONS]", short: "Load an image from a tar archive or STDIN",
+		usage: "[OPTIONS]", short: "Read images from a tar archive",
 		args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var input string
 			var quiet bool
 			var platforms []string
-			f.StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
-			f.BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
-			f.StringSliceVar(&platforms, "platform", nil, `Load only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
+			f.StringVarP(&input, "input", "i", "", "Archive file to read rather than standard input")
+			f.BoolVarP(&quiet, "quiet", "q", false, "Show no progress")
+			f.StringSliceVar(&platforms, "platform", nil, "Platform to load, as os[/arch[/variant]]; all if not given")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{"quiet": {"0"}}
 				if quiet || !a.outTerminal() {

@@ -18,14 +18,14 @@ import (
 
 func loginCommand() command {
 	return command{
-		name: "login", usage: "[OPTIONS] [SERVER]", short: "Authenticate to a registry", common: 8,
-		long: "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.",
+		name: "login", usage: "[OPTIONS] [SERVER]", short: "Sign in to a registry", common: 8,
+		long: "Sign in to a registry.\nWithout SERVER, Docker Hub is meant.",
 		args: maxArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			l := &login{a: a}
 			f.StringVarP(&l.user, "username", "u", "", "Username")
-			f.StringVarP(&l.password, "password", "p", "", "Password or Personal Access Token (PAT)")
-			f.BoolVar(&l.stdin, "password-stdin", false, "Take the Password or Personal Access Token (PAT) from stdin")
+			f.StringVarP(&l.password, "password", "p", "", "Password or access token")
+			f.BoolVar(&l.stdin, "password-stdin", false, "Read the password or access token from standard input")
 			return func(ctx context.Context, args []string) error {
 				if f.Changed("username") && l.user == "" {
 					return invalidf("username is empty")
@@ -201,8 +201,8 @@ func registryKey(server string) string {
 
 func logoutCommand() command {
 	return command{
-		name: "logout", usage: "[SERVER]", short: "Log out from a registry", common: 9,
-		long: "Log out from a registry.\nDefaults to Docker Hub if no server is specified.",
+		name: "logout", usage: "[SERVER]", short: "Forget the sign-in to a registry", common: 9,
+		long: "Forget the sign-in to a registry.\nWithout SERVER, Docker Hub is meant.",
 		args: maxArgs(1),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(_ context.Context, args []string) error {

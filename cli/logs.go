@@ -18,15 +18,15 @@ import (
 func logsCommand() command {
 	return command{
 		group: "container", name: "logs", top: "logs",
-		usage: "[OPTIONS] CONTAINER", short: "Fetch the logs of a container",
+		usage: "[OPTIONS] CONTAINER", short: "Print what a container has written",
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			l := &logger{a: a}
-			f.BoolVar(&l.details, "details", false, "Show extra details provided to logs")
-			f.BoolVarP(&l.follow, "follow", "f", false, "Follow log output")
-			f.StringVar(&l.since, "since", "", `Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
-			f.StringVar(&l.until, "until", "", `Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
-			f.StringVarP(&l.tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
+			f.BoolVar(&l.details, "details", false, "Print the labels and variables logged with each line")
+			f.BoolVarP(&l.follow, "follow", "f", false, "Go on printing as more is written")
+			f.StringVar(&l.since, "since", "", "Only lines after this time: a timestamp, or a duration such as 10m for ten minutes ago")
+			f.StringVar(&l.until, "until", "", "Only lines before this time: a timestamp, or a duration such as 10m for ten minutes ago")
+			f.StringVarP(&l.tail, "tail", "n", "all", "How many of the last lines to print")
 			f.BoolVarP(&l.timestamps, "timestamps", "t", false, "Show timestamps")
 			return l.run
 		},

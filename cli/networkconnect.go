@@ -14,19 +14,19 @@ import (
 func networkConnectCommand() command {
 	return command{
 		group: "network", name: "connect",
-		usage: "[OPTIONS] NETWORK CONTAINER", short: "Connect a container to a network",
+		usage: "[OPTIONS] NETWORK CONTAINER", short: "Attach a container to a network",
 		args: exactArgs(2),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var att opts.Attachment
 			var ip, ip6 opts.Addr
 			var driverOpts, linkLocal []string
-			f.StringSliceVar(&att.Aliases, "alias", nil, "Add network-scoped alias for the container")
-			f.StringSliceVar(&driverOpts, "driver-opt", nil, "driver options for the network")
-			f.IntVar(&att.GwPriority, "gw-priority", 0, "Highest gw-priority provides the default gateway. Accepts positive and negative values.")
-			f.Var(&ip, "ip", `IPv4 address (e.g., "172.30.100.104")`)
-			f.Var(&ip6, "ip6", `IPv6 address (e.g., "2001:db8::33")`)
-			f.Var(newList(&att.Links), "link", "Add link to another container")
-			f.StringSliceVar(&linkLocal, "link-local-ip", nil, "Add a link-local address for the container")
+			f.StringSliceVar(&att.Aliases, "alias", nil, "Further name for the container on this network")
+			f.StringSliceVar(&driverOpts, "driver-opt", nil, "Setting for the network's driver (KEY=VALUE)")
+			f.IntVar(&att.GwPriority, "gw-priority", 0, "Rank for the default gateway: the network with the highest number wins")
+			f.Var(&ip, "ip", "Fixed IPv4 address on this network, such as 10.20.0.9")
+			f.Var(&ip6, "ip6", "Fixed IPv6 address on this network, such as fd00:20::9")
+			f.Var(newList(&att.Links), "link", "Other container to reach under a name (CONTAINER[:ALIAS])")
+			f.StringSliceVar(&linkLocal, "link-local-ip", nil, "Link-local address for the container on this network")
 			return func(ctx context.Context, args []string) error {
 				att.IPv4, att.IPv6 = ip.Addr, ip6.Addr
 				for _, l := range linkLocal {
@@ -58,11 +58,11 @@ func networkConnectCommand() command {
 func networkDisconnectCommand() command {
 	return command{
 		group: "network", name: "disconnect",
-		usage: "[OPTIONS] NETWORK CONTAINER", short: "Disconnect a container from a network",
+		usage: "[OPTIONS] NETWORK CONTAINER", short: "Detach a container from a network",
 		args: exactArgs(2),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var force bool
-			f.BoolVarP(&force, "force", "f", false, "Force the container to disconnect from a network")
+			f.BoolVarP(&force, "force", "f", false, "Detach even if the container cannot be reached")
 			return func(ctx context.Context, args []string) error {
 				cl, err := a.client()
 				if err != nil {

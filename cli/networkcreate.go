@@ -15,7 +15,7 @@ import (
 func networkCreateCommand() command {
 	return command{
 		group: "network", name: "create",
-		usage: "[OPTIONS] NETWORK", short: "Create a network",
+		usage: "[OPTIONS] NETWORK", short: "Set up a network",
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			n := &networkCreator{set: f}
@@ -54,23 +54,23 @@ type networkCreator struct {
 
 func (n *networkCreator) flags(f *pflag.FlagSet) {
 	r := &n.req
-	f.BoolVar(&r.Attachable, "attachable", false, "Enable manual container attachment")
-	f.Var(opts.NewMap(&n.aux, nil), "aux-address", "Auxiliary IPv4 or IPv6 addresses used by Network driver")
-	f.StringVar(&n.configFrom, "config-from", "", "The network from which to copy the configuration")
-	f.BoolVar(&r.ConfigOnly, "config-only", false, "Create a configuration only network")
-	f.StringVarP(&r.Driver, "driver", "d", "bridge", "Driver to manage the Network")
-	f.StringSliceVar(&n.gateways, "gateway", nil, "IPv4 or IPv6 Gateway for the master subnet")
-	f.BoolVar(&r.Ingress, "ingress", false, "Create swarm routing-mesh network")
-	f.BoolVar(&r.Internal, "internal", false, "Restrict external access to the network")
-	f.StringSliceVar(&n.ranges, "ip-range", nil, "Allocate container ip from a sub-range")
-	f.StringVar(&n.ipamDriver, "ipam-driver", "default", "IP Address Management Driver")
-	f.Var(opts.NewMap(&n.ipamOpts, nil), "ipam-opt", "Set IPAM driver specific options")
-	f.BoolVar(&n.ipv4, "ipv4", true, "Enable or disable IPv4 address assignment")
-	f.BoolVar(&n.ipv6, "ipv6", false, "Enable or disable IPv6 address assignment")
-	f.Var(newList(&n.labels), "label", "Set metadata on a network")
-	f.VarP(opts.NewMap(&r.Options, nil), "opt", "o", "Set driver specific options")
-	f.StringVar(&r.Scope, "scope", "", "Control the network's scope")
-	f.StringSliceVar(&n.subnets, "subnet", nil, "Subnet in CIDR format that represents a network segment")
+	f.BoolVar(&r.Attachable, "attachable", false, "Let single containers join the network")
+	f.Var(opts.NewMap(&n.aux, nil), "aux-address", "Address to keep from containers (NAME=IP)")
+	f.StringVar(&n.configFrom, "config-from", "", "Network made with --config-only to copy settings from")
+	f.BoolVar(&r.ConfigOnly, "config-only", false, "Only keep these settings, for other networks to copy")
+	f.StringVarP(&r.Driver, "driver", "d", "bridge", "Driver of the network")
+	f.StringSliceVar(&n.gateways, "gateway", nil, "Address of the subnet's gateway, IPv4 or IPv6")
+	f.BoolVar(&r.Ingress, "ingress", false, "Network for a swarm's published ports")
+	f.BoolVar(&r.Internal, "internal", false, "Keep the network apart from the outside")
+	f.StringSliceVar(&n.ranges, "ip-range", nil, "Part of the subnet (CIDR) that containers get addresses from")
+	f.StringVar(&n.ipamDriver, "ipam-driver", "default", "Driver that hands out addresses")
+	f.Var(opts.NewMap(&n.ipamOpts, nil), "ipam-opt", "Setting for the address driver (KEY=VALUE)")
+	f.BoolVar(&n.ipv4, "ipv4", true, "Give containers IPv4 addresses")
+	f.BoolVar(&n.ipv6, "ipv6", false, "Give containers IPv6 addresses")
+	f.Var(newList(&n.labels), "label", "Label for the network (KEY=VALUE)")
+	f.VarP(opts.NewMap(&r.Options, nil), "opt", "o", "Setting for the driver (KEY=VALUE)")
+	f.StringVar(&r.Scope, "scope", "", "Scope of the network")
+	f.StringSliceVar(&n.subnets, "subnet", nil, "Addresses of the network, in CIDR form")
 }
 
 func (n *networkCreator) request(name string) (network.CreateRequest, error) {

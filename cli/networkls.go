@@ -22,8 +22,8 @@ func networkLsCommand() command {
 			var l listFlags
 			l.addFilter(f, "driver=bridge")
 			l.addFormat(f)
-			f.BoolVar(&l.noTrunc, "no-trunc", false, "Do not truncate the output")
-			f.BoolVarP(&l.quiet, "quiet", "q", false, "Only display network IDs")
+			f.BoolVar(&l.noTrunc, "no-trunc", false, "Print long values in full")
+			f.BoolVarP(&l.quiet, "quiet", "q", false, "Print nothing but network IDs")
 			return func(ctx context.Context, _ []string) error { return a.networks(ctx, l) }
 		},
 	}

@@ -12,11 +12,11 @@ import (
 func networkRmCommand() command {
 	return command{
 		group: "network", name: "rm", aliases: []string{"remove"},
-		usage: "NETWORK [NETWORK...]", short: "Remove one or more networks",
+		usage: "NETWORK [NETWORK...]", short: "Delete networks",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var force bool
-			f.BoolVarP(&force, "force", "f", false, "Do not error if the network does not exist")
+			f.BoolVarP(&force, "force", "f", false, "Take a network that is not there as removed")
 			return func(ctx context.Context, args []string) error {
 				cl, err := a.client()
 				if err != nil {

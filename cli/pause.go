@@ -9,7 +9,7 @@ import (
 func pauseCommand() command {
 	return command{
 		group: "container", name: "pause", top: "pause",
-		usage: "CONTAINER [CONTAINER...]", short: "Pause all processes within one or more containers",
+		usage: "CONTAINER [CONTAINER...]", short: "Freeze the processes of containers",
 		args: minArgs(1),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {

@@ -14,7 +14,7 @@ import (
 func portCommand() command {
 	return command{
 		group: "container", name: "port", top: "port",
-		usage: "CONTAINER [PRIVATE_PORT[/PROTO]]", short: "List port mappings or a specific mapping for the container",
+		usage: "CONTAINER [PRIVATE_PORT[/PROTO]]", short: "Show which host ports lead to a container",
 		args: rangeArgs(1, 2),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {

@@ -27,8 +27,8 @@ type pruneFlags struct {
 }
 
 func (p *pruneFlags) add(f *pflag.FlagSet, example, all string) {
-	f.Var(&p.filters, "filter", `Provide filter values (e.g. "`+example+`")`)
-	f.BoolVarP(&p.force, "force", "f", false, "Do not prompt for confirmation")
+	f.Var(&p.filters, "filter", `Only remove what matches, such as "`+example+`"`)
+	f.BoolVarP(&p.force, "force", "f", false, "Go ahead without asking")
 	if all != "" {
 		f.BoolVarP(&p.all, "all", "a", false, all)
 	}
@@ -127,7 +127,7 @@ func (a *app) prune(ctx context.Context, p *pruneFlags, warning, warningAll stri
 func human(n uint64) string { return size(int64(n)) }
 
 func containerPruneCommand() command {
-	return pruneCommand("container", "Remove all stopped containers", "", "until=<timestamp>",
+	return pruneCommand("container", "Delete every container that is not running", "", "until=<timestamp>",
 		"WARNING! This will remove all stopped containers.", "", pruneContainers)
 }
 
@@ -138,7 +138,7 @@ func pruneContainers(ctx context.Context, cl *client.Client, _ *pruneFlags, q ur
 }
 
 func imagePruneCommand() command {
-	return pruneCommand("image", "Remove unused images", "Remove all unused images, not just dangling ones", "until=<timestamp>",
+	return pruneCommand("image", "Delete the images no container uses", "Include images that have names but no container", "until=<timestamp>",
 		"WARNING! This will remove all dangling images.",
 		"WARNING! This will remove all images without at least one container associated to them.", pruneImages)
 }
@@ -171,7 +171,7 @@ func pruneImages(ctx context.Context, cl *client.Client, p *pruneFlags, q url.Va
 }
 
 func networkPruneCommand() command {
-	return pruneCommand("network", "Remove all unused networks", "", "until=<timestamp>",
+	return pruneCommand("network", "Delete the networks no container uses", "", "until=<timestamp>",
 		"WARNING! This will remove all custom networks not used by at least one container.", "", pruneNetworks)
 }
 
@@ -182,7 +182,7 @@ func pruneNetworks(ctx context.Context, cl *client.Client, _ *pruneFlags, q url.
 }
 
 func volumePruneCommand() command {
-	return pruneCommand("volume", "Remove unused local volumes", "Remove all unused volumes, not just anonymous ones", "label=<label>",
+	return pruneCommand("volume", "Delete the volumes no container uses", "Include volumes that were given a name", "label=<label>",
 		"WARNING! This will remove anonymous local volumes not used by at least one container.",
 		"WARNING! This will remove all local volumes not used by at least one container.", pruneVolumes)
 }
@@ -209,12 +209,12 @@ func pruneVolumes(ctx context.Context, cl *client.Client, p *pruneFlags, q url.V
 
 func builderPruneCommand() command {
 	return command{
-		group: "builder", name: "prune", usage: "[OPTIONS]", short: "Remove build cache", args: noArgs(),
+		group: "builder", name: "prune", usage: "[OPTIONS]", short: "Delete cached build steps", args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			p := &pruneFlags{}
 			var keep opts.Bytes
-			p.add(f, "until=24h", "Remove all unused build cache, not just dangling ones")
-			f.Var(&keep, "keep-storage", "Amount of disk space to keep for cache")
+			p.add(f, "until=24h", "Include cache that a later build could use")
+			f.Var(&keep, "keep-storage", "Leave this many bytes of cache (suffix k, m or g allowed)")
 			return func(ctx context.Context, _ []string) error {
 				return a.prune(ctx, p, "WARNING! This will remove all dangling build cache.",
 					"WARNING! This will remove all build cache.",

@@ -22,12 +22,12 @@ func psCommand() command {
 		args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			p := &psFlags{}
-			f.BoolVarP(&p.all, "all", "a", false, "Show all containers (default shows just running)")
-			f.IntVarP(&p.last, "last", "n", -1, "Show n last created containers (includes all states)")
-			f.BoolVarP(&p.latest, "latest", "l", false, "Show the latest created container (includes all states)")
-			f.BoolVar(&p.noTrunc, "no-trunc", false, "Don't truncate output")
-			f.BoolVarP(&p.quiet, "quiet", "q", false, "Only display container IDs")
-			f.BoolVarP(&p.size, "size", "s", false, "Display total file sizes")
+			f.BoolVarP(&p.all, "all", "a", false, "Include containers that are not running")
+			f.IntVarP(&p.last, "last", "n", -1, "Only the newest N containers, running or not")
+			f.BoolVarP(&p.latest, "latest", "l", false, "Only the newest container, running or not")
+			f.BoolVar(&p.noTrunc, "no-trunc", false, "Print long values in full")
+			f.BoolVarP(&p.quiet, "quiet", "q", false, "Print nothing but container IDs")
+			f.BoolVarP(&p.size, "size", "s", false, "Include disk sizes (takes longer)")
 			p.addFormat(f)
 			p.addFilter(f, "")
 			return func(ctx context.Context, _ []string) error { return a.ps(ctx, p) }

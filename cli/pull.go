@@ -23,14 +23,14 @@ import (
 func pullCommand() command {
 	return command{
 		group: "image", name: "pull", top: "pull", common: 5,
-		usage: "[OPTIONS] NAME[:TAG|@DIGEST]", short: "Download an image from a registry",
+		usage: "[OPTIONS] NAME[:TAG|@DIGEST]", short: "Fetch an image from a registry",
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var o pullOptions
 			var quiet bool
-			f.BoolVarP(&o.all, "all-tags", "a", false, "Download all tagged images in the repository")
-			f.StringVar(&o.platform, "platform", defaultPlatform(), "Set platform if server is multi-platform capable")
-			f.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
+			f.BoolVarP(&o.all, "all-tags", "a", false, "Fetch every tag of the repository")
+			f.StringVar(&o.platform, "platform", defaultPlatform(), "Platform of the image, as os[/arch[/variant]]")
+			f.BoolVarP(&quiet, "quiet", "q", false, "Print only the result")
 			ignoreTrust(f)
 			return func(ctx context.Context, args []string) error {
 				ref, err := ociref.Parse(args[0])

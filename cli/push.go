@@ -18,14 +18,14 @@ import (
 func pushCommand() command {
 	return command{
 		group: "image", name: "push", top: "push", common: 6,
-		usage: "[OPTIONS] NAME[:TAG]", short: "Upload an image to a registry",
+		usage: "[OPTIONS] NAME[:TAG]", short: "Send an image to a registry",
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var all, quiet bool
 			var platform string
-			f.BoolVarP(&all, "all-tags", "a", false, "Push all tags of an image to the repository")
-			f.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
-			f.StringVar(&platform, "platform", "", "Push a platform-specific manifest as a single-platform image to the registry ('os[/arch[/variant]]')")
+			f.BoolVarP(&all, "all-tags", "a", false, "Upload every tag of the image")
+			f.BoolVarP(&quiet, "quiet", "q", false, "Print only the result")
+			f.StringVar(&platform, "platform", "", "Push only this platform of the image, as os[/arch[/variant]]")
 			ignoreTrust(f)
 			return func(ctx context.Context, args []string) error {
 				ref, err := ociref.Parse(args[0])

@@ -14,7 +14,7 @@ import (
 func renameCommand() command {
 	return command{
 		group: "container", name: "rename", top: "rename",
-		usage: "CONTAINER NEW_NAME", short: "Rename a container",
+		usage: "CONTAINER NEW_NAME", short: "Give a container another name",
 		args: exactArgs(2),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {

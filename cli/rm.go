@@ -12,13 +12,13 @@ import (
 func rmCommand() command {
 	return command{
 		group: "container", name: "rm", aliases: []string{"remove"}, top: "rm",
-		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Remove one or more containers",
+		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Delete containers",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var force, link, volumes bool
-			f.BoolVarP(&force, "force", "f", false, "Force the removal of a running container (uses SIGKILL)")
-			f.BoolVarP(&link, "link", "l", false, "Remove the specified link")
-			f.BoolVarP(&volumes, "volumes", "v", false, "Remove anonymous volumes associated with the container")
+			f.BoolVarP(&force, "force", "f", false, "Kill the container first if it is running")
+			f.BoolVarP(&link, "link", "l", false, "Delete a link between containers, not a container")
+			f.BoolVarP(&volumes, "volumes", "v", false, "Delete the container's anonymous volumes with it")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{}
 				for name, on := range map[string]bool{"force": force, "link": link, "v": volumes} {

@@ -17,14 +17,14 @@ import (
 func rmiCommand() command {
 	return command{
 		group: "image", name: "rm", aliases: []string{"remove"}, top: "rmi",
-		usage: "[OPTIONS] IMAGE [IMAGE...]", short: "Remove one or more images",
+		usage: "[OPTIONS] IMAGE [IMAGE...]", short: "Delete images or names of images",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var force, noPrune bool
 			var platforms []string
-			f.BoolVarP(&force, "force", "f", false, "Force removal of the image")
-			f.BoolVar(&noPrune, "no-prune", false, "Do not delete untagged parents")
-			f.StringSliceVar(&platforms, "platform", nil, `Remove only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
+			f.BoolVarP(&force, "force", "f", false, "Remove even if stopped containers use it or it has several names")
+			f.BoolVar(&noPrune, "no-prune", false, "Keep parent images that have no name")
+			f.StringSliceVar(&platforms, "platform", nil, "Platform to remove, as os[/arch[/variant]]; all if not given")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{}
 				if force {

@@ -99,17 +99,17 @@ func (a *app) globalFlags(f *pflag.FlagSet) {
 	dir := a.config().Dir
 	f.BoolP("help", "h", false, "Print usage")
 	_ = f.MarkHidden("help")
-	f.StringVar(&g.configDir, "config", dir, "Location of client config files")
-	f.StringVarP(&g.context, "context", "c", "", fmt.Sprintf("Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with %q)", a.name+" context use"))
-	f.BoolVarP(&g.debug, "debug", "D", false, "Enable debug mode")
-	f.VarP(newList(&g.hosts), "host", "H", "Daemon socket to connect to")
-	f.StringVarP(&g.logLevel, "log-level", "l", "info", `Set the logging level ("debug", "info", "warn", "error", "fatal")`)
-	f.BoolVar(&g.tls, "tls", false, "Use TLS; implied by --tlsverify")
-	f.StringVar(&g.tlsCA, "tlscacert", "", "Trust certs signed only by this CA (default \""+dir+"/ca.pem\")")
-	f.StringVar(&g.tlsCert, "tlscert", "", "Path to TLS certificate file (default \""+dir+"/cert.pem\")")
-	f.StringVar(&g.tlsKey, "tlskey", "", "Path to TLS key file (default \""+dir+"/key.pem\")")
-	f.BoolVar(&g.tlsVerify, "tlsverify", os.Getenv("DOCKER_TLS_VERIFY") != "", "Use TLS and verify the remote")
-	f.BoolVarP(&g.version, "version", "v", false, "Print version information and quit")
+	f.StringVar(&g.configDir, "config", dir, "Directory of the command line's settings")
+	f.StringVarP(&g.context, "context", "c", "", fmt.Sprintf("Context that names the daemon, in place of DOCKER_HOST and the choice made with %q", a.name+" context use"))
+	f.BoolVarP(&g.debug, "debug", "D", false, "Print debugging messages too")
+	f.VarP(newList(&g.hosts), "host", "H", "Address of the daemon (unix://, tcp:// or ssh://)")
+	f.StringVarP(&g.logLevel, "log-level", "l", "info", `Least severe messages to print ("debug", "info", "warn", "error", "fatal")`)
+	f.BoolVar(&g.tls, "tls", false, "Use TLS (--tlsverify turns it on too)")
+	f.StringVar(&g.tlsCA, "tlscacert", "", "File with the CA to trust (default \""+dir+"/ca.pem\")")
+	f.StringVar(&g.tlsCert, "tlscert", "", "File with the client certificate (default \""+dir+"/cert.pem\")")
+	f.StringVar(&g.tlsKey, "tlskey", "", "File with the client key (default \""+dir+"/key.pem\")")
+	f.BoolVar(&g.tlsVerify, "tlsverify", os.Getenv("DOCKER_TLS_VERIFY") != "", "Use TLS and check the daemon's certificate")
+	f.BoolVarP(&g.version, "version", "v", false, "Print the version and stop")
 }
 
 // buildGroup makes a management command with the one child that rest names.

@@ -17,13 +17,13 @@ import (
 func runCommand() command {
 	return command{
 		group: "container", name: "run", top: "run", common: 1,
-		usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", short: "Create and run a new container from an image",
+		usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", short: "Make a container from an image and start it",
 		args: minArgs(1), oneWord: true,
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			r := &runner{a: a, containerFlags: newContainerFlags(f)}
-			f.BoolVarP(&r.detach, "detach", "d", false, "Run container in background and print container ID")
-			f.BoolVar(&r.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
-			f.StringVar(&r.keys, "detach-keys", "", "Override the key sequence for detaching a container")
+			f.BoolVarP(&r.detach, "detach", "d", false, "Leave the container in the background and print its ID")
+			f.BoolVar(&r.sigProxy, "sig-proxy", true, "Pass signals on to the container's process")
+			f.StringVar(&r.keys, "detach-keys", "", "Keys that detach from the container, such as ctrl-p,ctrl-q")
 			return r.run
 		},
 	}

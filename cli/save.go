@@ -17,13 +17,13 @@ import (
 func saveCommand() command {
 	return command{
 		group: "image", name: "save", top: "save",
-		usage: "[OPTIONS] IMAGE [IMAGE...]", short: "Save one or more images to a tar archive (streamed to STDOUT by default)",
+		usage: "[OPTIONS] IMAGE [IMAGE...]", short: "Write images to a tar archive",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var output string
 			var platforms []string
-			f.StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
-			f.StringSliceVar(&platforms, "platform", nil, `Save only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
+			f.StringVarP(&output, "output", "o", "", "File to write rather than standard output")
+			f.StringSliceVar(&platforms, "platform", nil, "Platform to save, as os[/arch[/variant]]; all if not given")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{"names": args}
 				if err := addPlatforms(q, "platform", platforms); err != nil {

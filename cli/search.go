@@ -17,15 +17,15 @@ import (
 
 func searchCommand() command {
 	return command{
-		name: "search", usage: "[OPTIONS] TERM", short: "Search a registry for images", common: 10,
+		name: "search", usage: "[OPTIONS] TERM", short: "Find images on a registry", common: 10,
 		args: exactArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var l listFlags
 			var limit int
 			l.addFilter(f, "")
-			f.StringVar(&l.format, "format", "", "Pretty-print search using a Go template")
-			f.IntVar(&limit, "limit", 0, "Max number of search results")
-			f.BoolVar(&l.noTrunc, "no-trunc", false, "Don't truncate output")
+			f.StringVar(&l.format, "format", "", "Print each result by a Go template")
+			f.IntVar(&limit, "limit", 0, "Most results to print")
+			f.BoolVar(&l.noTrunc, "no-trunc", false, "Print long values in full")
 			return func(ctx context.Context, args []string) error { return a.search(ctx, args[0], l, limit) }
 		},
 	}

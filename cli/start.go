@@ -16,13 +16,13 @@ import (
 func startCommand() command {
 	return command{
 		group: "container", name: "start", top: "start",
-		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Start one or more stopped containers",
+		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Start containers that are not running",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			s := &starter{a: a}
-			f.BoolVarP(&s.attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
-			f.BoolVarP(&s.stdin, "interactive", "i", false, "Attach container's STDIN")
-			f.StringVar(&s.keys, "detach-keys", "", "Override the key sequence for detaching a container")
+			f.BoolVarP(&s.attach, "attach", "a", false, "Show the container's output and pass signals to it")
+			f.BoolVarP(&s.stdin, "interactive", "i", false, "Connect this terminal's input to the container")
+			f.StringVar(&s.keys, "detach-keys", "", "Keys that detach from the container, such as ctrl-p,ctrl-q")
 			refuse(f, "checkpoint", "checkpoint-dir")
 			return s.run
 		},

@@ -22,14 +22,14 @@ import (
 func statsCommand() command {
 	return command{
 		group: "container", name: "stats", top: "stats",
-		usage: "[OPTIONS] [CONTAINER...]", short: "Display a live stream of container(s) resource usage statistics",
+		usage: "[OPTIONS] [CONTAINER...]", short: "Watch the CPU, memory, network and disk use of containers",
 		args: minArgs(0),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			s := &statsView{a: a, rows: map[string]*statsRow{}}
-			f.BoolVarP(&s.all, "all", "a", false, "Show all containers (default shows just running)")
+			f.BoolVarP(&s.all, "all", "a", false, "Include containers that are not running")
 			f.StringVar(&s.format, "format", "", formatHelp)
-			f.BoolVar(&s.once, "no-stream", false, "Disable streaming stats and only pull the first result")
-			f.BoolVar(&s.noTrunc, "no-trunc", false, "Do not truncate output")
+			f.BoolVar(&s.once, "no-stream", false, "Print one set of figures and stop")
+			f.BoolVar(&s.noTrunc, "no-trunc", false, "Print long values in full")
 			return s.run
 		},
 	}

@@ -11,7 +11,7 @@ import (
 func stopCommand() command {
 	return command{
 		group: "container", name: "stop", top: "stop",
-		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Stop one or more running containers",
+		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Ask containers to stop, and kill those that do not",
 		args: minArgs(1),
 		run:  func(a *app, f *pflag.FlagSet) runFunc { return stopOrRestart(a, f, "stop") },
 	}
@@ -21,9 +21,9 @@ func stopCommand() command {
 func stopOrRestart(a *app, f *pflag.FlagSet, action string) runFunc {
 	var signal string
 	var timeout int
-	f.StringVarP(&signal, "signal", "s", "", "Signal to send to the container")
-	f.IntVarP(&timeout, "timeout", "t", 0, "Seconds to wait before killing the container")
-	f.IntVar(&timeout, "time", 0, "Seconds to wait before killing the container")
+	f.StringVarP(&signal, "signal", "s", "", "Signal to send, by name or number")
+	f.IntVarP(&timeout, "timeout", "t", 0, "How long a container has to stop before it is killed, in seconds")
+	f.IntVar(&timeout, "time", 0, "How long a container has to stop before it is killed, in seconds")
 	_ = f.MarkHidden("time")
 	return func(ctx context.Context, args []string) error {
 		if f.Changed("time") && f.Changed("timeout") {

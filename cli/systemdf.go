@@ -21,12 +21,12 @@ import (
 
 func systemDfCommand() command {
 	return command{
-		group: "system", name: "df", usage: "[OPTIONS]", short: "Show disk usage", args: noArgs(),
+		group: "system", name: "df", usage: "[OPTIONS]", short: "Show the disk space in use", args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var l listFlags
 			var verbose bool
 			l.addFormat(f)
-			f.BoolVarP(&verbose, "verbose", "v", false, "Show detailed information on space usage")
+			f.BoolVarP(&verbose, "verbose", "v", false, "List every object and its size")
 			return func(ctx context.Context, _ []string) error { return a.df(ctx, l.format, verbose) }
 		},
 	}

@@ -12,12 +12,12 @@ import (
 
 func systemPruneCommand() command {
 	return command{
-		group: "system", name: "prune", usage: "[OPTIONS]", short: "Remove unused data", args: noArgs(),
+		group: "system", name: "prune", usage: "[OPTIONS]", short: "Delete everything that is not in use", args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			p := &pruneFlags{}
 			var volumes bool
-			p.add(f, "label=<key>=<value>", "Remove all unused images not just dangling ones")
-			f.BoolVar(&volumes, "volumes", false, "Prune anonymous volumes")
+			p.add(f, "label=<key>=<value>", "Include images that have names but no container")
+			f.BoolVar(&volumes, "volumes", false, "Remove unused anonymous volumes too")
 			return func(ctx context.Context, _ []string) error { return a.systemPrune(ctx, p, volumes) }
 		},
 	}

@@ -12,7 +12,7 @@ import (
 func tagCommand() command {
 	return command{
 		group: "image", name: "tag", top: "tag",
-		usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", short: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+		usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", short: "Give an image one more name",
 		args: exactArgs(2),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {

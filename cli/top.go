@@ -14,7 +14,7 @@ import (
 func topCommand() command {
 	return command{
 		group: "container", name: "top", top: "top",
-		usage: "CONTAINER [ps OPTIONS]", short: "Display the running processes of a container",
+		usage: "CONTAINER [ps OPTIONS]", short: "List the processes in a container, as ps does",
 		args: minArgs(1), oneWord: true,
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {

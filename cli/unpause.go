@@ -9,7 +9,7 @@ import (
 func unpauseCommand() command {
 	return command{
 		group: "container", name: "unpause", top: "unpause",
-		usage: "CONTAINER [CONTAINER...]", short: "Unpause all processes within one or more containers",
+		usage: "CONTAINER [CONTAINER...]", short: "Let paused containers go on",
 		args: minArgs(1),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {

@@ -13,7 +13,7 @@ import (
 func updateCommand() command {
 	return command{
 		group: "container", name: "update", top: "update",
-		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Update configuration of one or more containers",
+		usage: "[OPTIONS] CONTAINER [CONTAINER...]", short: "Change the limits and restart policy of containers",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			u := &updater{set: f}
@@ -45,21 +45,21 @@ type updater struct {
 func (u *updater) flags(f *pflag.FlagSet) {
 	r := &u.res
 	u.swap.MinusOne = true
-	f.Uint16Var(&r.BlkioWeight, "blkio-weight", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)")
-	f.Int64Var(&r.CPUPeriod, "cpu-period", 0, "Limit CPU CFS (Completely Fair Scheduler) period")
-	f.Int64Var(&r.CPUQuota, "cpu-quota", 0, "Limit CPU CFS (Completely Fair Scheduler) quota")
-	f.Int64Var(&r.CPURealtimePeriod, "cpu-rt-period", 0, "Limit the CPU real-time period in microseconds")
-	f.Int64Var(&r.CPURealtimeRuntime, "cpu-rt-runtime", 0, "Limit the CPU real-time runtime in microseconds")
-	f.Int64VarP(&r.CPUShares, "cpu-shares", "c", 0, "CPU shares (relative weight)")
-	f.Var(&u.cpus, "cpus", "Number of CPUs")
-	f.StringVar(&r.CpusetCpus, "cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
-	f.StringVar(&r.CpusetMems, "cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
+	f.Uint16Var(&r.BlkioWeight, "blkio-weight", 0, "Share of disk IO against other containers, 10 to 1000 (default 0, none set)")
+	f.Int64Var(&r.CPUPeriod, "cpu-period", 0, "Length of a scheduling period, in microseconds")
+	f.Int64Var(&r.CPUQuota, "cpu-quota", 0, "CPU time allowed in each period, in microseconds")
+	f.Int64Var(&r.CPURealtimePeriod, "cpu-rt-period", 0, "Length of a real-time scheduling period, in microseconds")
+	f.Int64Var(&r.CPURealtimeRuntime, "cpu-rt-runtime", 0, "Real-time CPU time allowed in each period, in microseconds")
+	f.Int64VarP(&r.CPUShares, "cpu-shares", "c", 0, "Share of CPU time against other containers (1024 is usual)")
+	f.Var(&u.cpus, "cpus", "Most CPUs' worth of time to use, such as 1.5")
+	f.StringVar(&r.CpusetCpus, "cpuset-cpus", "", "CPUs that may be used, such as 0-3 or 0,1")
+	f.StringVar(&r.CpusetMems, "cpuset-mems", "", "NUMA memory nodes that may be used, such as 0-3 or 0,1")
 	f.VarP(&u.memory, "memory", "m", "Memory limit")
-	f.Var(&u.reservation, "memory-reservation", "Memory soft limit")
-	f.Var(&u.swap, "memory-swap", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
+	f.Var(&u.reservation, "memory-reservation", "Memory to stay near when the host runs short")
+	f.Var(&u.swap, "memory-swap", "Limit of memory and swap together; -1 for no limit")
 	refuse(f, "kernel-memory")
-	f.Int64Var(&u.pids, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
-	f.StringVar(&u.restart, "restart", "", "Restart policy to apply when a container exits")
+	f.Int64Var(&u.pids, "pids-limit", 0, "Most processes and threads; -1 for no limit")
+	f.StringVar(&u.restart, "restart", "", "When to start it again (no, on-failure[:N], always, unless-stopped)")
 }
 
 func (u *updater) request() (container.UpdateConfig, error) {

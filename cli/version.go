@@ -22,7 +22,7 @@ import (
 
 func versionCommand() command {
 	return command{
-		name: "version", usage: "[OPTIONS]", short: "Show the version information of client and server", common: 11,
+		name: "version", usage: "[OPTIONS]", short: "Print the versions of the command line and the engine", common: 11,
 		args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var tmpl string

@@ -19,16 +19,16 @@ import (
 func volumeCreateCommand() command {
 	return command{
 		group: "volume", name: "create",
-		usage: "[OPTIONS] [VOLUME]", short: "Create a volume",
+		usage: "[OPTIONS] [VOLUME]", short: "Set up a volume",
 		args: maxArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var req volume.CreateRequest
 			var labels []string
-			f.StringVarP(&req.Driver, "driver", "d", "local", "Specify volume driver name")
-			f.StringVar(&req.Name, "name", "", "Specify volume name")
+			f.StringVarP(&req.Driver, "driver", "d", "local", "Driver of the volume")
+			f.StringVar(&req.Name, "name", "", "Name of the volume")
 			_ = f.MarkHidden("name")
-			f.VarP(opts.NewMap(&req.DriverOpts, nil), "opt", "o", "Set driver specific options")
-			f.Var(newList(&labels), "label", "Set metadata for a volume")
+			f.VarP(opts.NewMap(&req.DriverOpts, nil), "opt", "o", "Setting for the driver (KEY=VALUE)")
+			f.Var(newList(&labels), "label", "Label for the volume (KEY=VALUE)")
 			refuse(f, "availability", "group", "limit-bytes", "required-bytes", "scope", "secret", "sharing",
 				"topology-preferred", "topology-required", "type")
 			return func(ctx context.Context, args []string) error {
@@ -66,7 +66,7 @@ func volumeLsCommand() command {
 			var l listFlags
 			l.addFilter(f, "dangling=true")
 			l.addFormat(f)
-			f.BoolVarP(&l.quiet, "quiet", "q", false, "Only display volume names")
+			f.BoolVarP(&l.quiet, "quiet", "q", false, "Print nothing but volume names")
 			refuse(f, "cluster")
 			return func(ctx context.Context, _ []string) error { return a.volumes(ctx, l) }
 		},
@@ -138,12 +138,12 @@ func newVolumeRow(v volume.Volume) *volumeRow {
 func volumeRmCommand() command {
 	return command{
 		group: "volume", name: "rm", aliases: []string{"remove"},
-		usage: "[OPTIONS] VOLUME [VOLUME...]", short: "Remove one or more volumes",
-		long: "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
+		usage: "[OPTIONS] VOLUME [VOLUME...]", short: "Delete volumes",
+		long: "Delete volumes that no container uses",
 		args: minArgs(1),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var force bool
-			f.BoolVarP(&force, "force", "f", false, "Force the removal of one or more volumes")
+			f.BoolVarP(&force, "force", "f", false, "Take a volume that is not there as removed")
 			return func(ctx context.Context, args []string) error {
 				q := url.Values{}
 				if force {

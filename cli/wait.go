@@ -11,7 +11,7 @@ import (
 func waitCommand() command {
 	return command{
 		group: "container", name: "wait", top: "wait",
-		usage: "CONTAINER [CONTAINER...]", short: "Block until one or more containers stop, then print their exit codes",
+		usage: "CONTAINER [CONTAINER...]", short: "Wait for containers to stop and print the exit code of each",
 		args: minArgs(1),
 		run: func(a *app, _ *pflag.FlagSet) runFunc {
 			return func(ctx context.Context, args []string) error {
