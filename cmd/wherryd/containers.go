@@ -41,15 +41,19 @@ func (e *engine) wireTasks(context.Context) error {
 		return c, nil
 	})
 	e.onClose(func(context.Context) error { return e.tasks.Close() })
-	e.onClose(e.endHelpers)
+	e.onClose(func(ctx context.Context) error { return e.endHelpers(ctx, opts) })
 	return nil
 }
 
 // endHelpers ends the helpers when no container needs them; otherwise they go on.
-func (e *engine) endHelpers(ctx context.Context) error {
+func (e *engine) endHelpers(ctx context.Context, opts remote.Options) error {
 	ctx, cancel := context.WithTimeout(ctx, shutdownLimit)
 	defer cancel()
 	err := e.tasks.Shutdown(ctx)
+	for try := 0; errdefs.IsUnavailable(err) && try < 3 && e.containers != nil; try++ {
+		// The supervisor died just now and another takes its place.
+		err = shutdownAgain(ctx, opts)
+	}
 	switch {
 	case errdefs.IsFailedPrecondition(err):
 		e.log.Info("containers go on without the daemon")
@@ -61,6 +65,19 @@ func (e *engine) endHelpers(ctx context.Context) error {
 	}
 	e.idle = true
 	return nil
+}
+
+// shutdownAgain ends helpers over a connection of its own.
+func shutdownAgain(ctx context.Context, opts remote.Options) error {
+	c, err := remote.Ensure(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Hello(ctx); err != nil {
+		return err
+	}
+	return c.Shutdown(ctx)
 }
 
 func (e *engine) wireContainers(ctx context.Context) error {
