@@ -88,7 +88,7 @@ func (b *builder) flags(f *pflag.FlagSet) {
 // and what is the case here anyway: plain output, the image in the store, no
 // attestations. Other values are refused.
 func (b *builder) otherBuilders(f *pflag.FlagSet) {
-	f.Func("progress", `Type of progress output ("auto", "plain", "quiet")`, func(v string) error {
+	f.Func("progress", `How progress is shown ("auto", "plain", "quiet")`, func(v string) error {
 		switch v {
 		case "auto", "plain":
 			return nil

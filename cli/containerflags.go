@@ -128,8 +128,8 @@ func (c *containerFlags) addResources(f *pflag.FlagSet) {
 }
 
 func (c *containerFlags) addNetwork(f *pflag.FlagSet) {
-	f.Var(&c.networks, "network", "Attach a container to a network")
-	f.Var(&c.networks, "net", "Attach a container to a network")
+	f.Var(&c.networks, "network", "Network to attach the container to")
+	f.Var(&c.networks, "net", "Network to attach the container to")
 	_ = f.MarkHidden("net")
 	f.Var(newList(&c.aliases), "network-alias", "Further name for the container on this network")
 	f.Var(newList(&c.aliases), "net-alias", "Further name for the container on this network")

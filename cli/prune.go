@@ -138,7 +138,7 @@ func pruneContainers(ctx context.Context, cl *client.Client, _ *pruneFlags, q ur
 }
 
 func imagePruneCommand() command {
-	return pruneCommand("image", "Delete the images no container uses", "Include images that have names but no container", "until=<timestamp>",
+	return pruneCommand("image", "Delete images that have no name, or all unused ones", "Include images that have names but no container", "until=<timestamp>",
 		"WARNING! This will remove all dangling images.",
 		"WARNING! This will remove all images without at least one container associated to them.", pruneImages)
 }
@@ -182,7 +182,7 @@ func pruneNetworks(ctx context.Context, cl *client.Client, _ *pruneFlags, q url.
 }
 
 func volumePruneCommand() command {
-	return pruneCommand("volume", "Delete the volumes no container uses", "Include volumes that were given a name", "label=<label>",
+	return pruneCommand("volume", "Delete anonymous volumes no container uses, or all unused ones", "Include volumes that were given a name", "label=<label>",
 		"WARNING! This will remove anonymous local volumes not used by at least one container.",
 		"WARNING! This will remove all local volumes not used by at least one container.", pruneVolumes)
 }

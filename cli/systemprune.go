@@ -12,7 +12,7 @@ import (
 
 func systemPruneCommand() command {
 	return command{
-		group: "system", name: "prune", usage: "[OPTIONS]", short: "Delete everything that is not in use", args: noArgs(),
+		group: "system", name: "prune", usage: "[OPTIONS]", short: "Delete stopped containers, unused networks, images without a name and build cache", args: noArgs(),
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			p := &pruneFlags{}
 			var volumes bool
