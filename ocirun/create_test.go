@@ -70,11 +70,11 @@ func TestOutput(t *testing.T) {
 		}, "grep -E 'Cap(Eff|Amb)' /proc/self/status", "CapEff:\t0000000000002000\nCapAmb:\t0000000000002000\n"},
 		{"no capabilities section", func(q *CreateRequest) { q.Spec.Process.Capabilities = nil }, "grep CapBnd /proc/self/status", "CapBnd:\t0000000000000000\n"},
 		{"no new privileges", func(q *CreateRequest) { q.Spec.Process.NoNewPrivileges = true }, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"},
-		{"user by name", func(q *CreateRequest) { q.ResolveUser, q.User = true, "app" }, "id; echo $HOME", "uid=1000(app) gid=1001(appgrp) groups=44(video),50(staff)\n/home/app\n"},
+		{"user by name", func(q *CreateRequest) { q.ResolveUser, q.User = true, "app" }, "id; echo $HOME", "uid=1000(app) gid=1001(appgrp) groups=44(video),50(staff),1001(appgrp)\n/home/app\n"},
 		{"user by number", func(q *CreateRequest) { q.ResolveUser, q.User = true, "1000" }, "id -u; id -g; echo $HOME", "1000\n1001\n/home/app\n"},
-		{"user and group", func(q *CreateRequest) { q.ResolveUser, q.User = true, "app:staff" }, "id", "uid=1000(app) gid=50(staff)\n"},
-		{"unknown number", func(q *CreateRequest) { q.ResolveUser, q.User = true, "4242" }, "id; echo $HOME", "uid=4242 gid=0(root)\n/\n"},
-		{"additional groups", func(q *CreateRequest) { q.ResolveUser, q.Groups = true, []string{"staff", "77"} }, "id", "uid=0(root) gid=0(root) groups=44(video),50(staff),77\n"},
+		{"user and group", func(q *CreateRequest) { q.ResolveUser, q.User = true, "app:staff" }, "id", "uid=1000(app) gid=50(staff) groups=50(staff)\n"},
+		{"unknown number", func(q *CreateRequest) { q.ResolveUser, q.User = true, "4242" }, "id; echo $HOME", "uid=4242 gid=0(root) groups=0(root)\n/\n"},
+		{"additional groups", func(q *CreateRequest) { q.ResolveUser, q.Groups = true, []string{"staff", "77"} }, "id", "uid=0(root) gid=0(root) groups=0(root),44(video),50(staff),77\n"},
 		{"numbers of the specification", func(q *CreateRequest) {
 			q.Spec.Process.User = specs.User{UID: 5, GID: 6, AdditionalGids: []uint32{7}, Umask: &umask}
 		}, "id; umask; echo $HOME", "uid=5 gid=6 groups=7\n0077\n/\n"},

@@ -108,7 +108,7 @@ func testExec(t *testing.T, r *Runtime, prepare func()) {
 		{"cgroups", nil, "grep -v ':/$' /proc/self/cgroup", "", 1},
 		{"security", nil, "grep -E 'CapEff|CapBnd|Seccomp:' /proc/self/status", "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nSeccomp:\t2\n", 0},
 		{"descriptors", nil, "ls /proc/self/fd", "0\n1\n2\n3\n", 0},
-		{"user", func(q *ExecRequest) { q.ResolveUser, q.User = true, "1000" }, "id; echo $HOME", "uid=1000(app) gid=1001(appgrp) groups=44(video),50(staff)\n/home/app\n", 0},
+		{"user", func(q *ExecRequest) { q.ResolveUser, q.User = true, "1000" }, "id; echo $HOME", "uid=1000(app) gid=1001(appgrp) groups=44(video),50(staff),1001(appgrp)\n/home/app\n", 0},
 		{"working directory", func(q *ExecRequest) { q.Process.Cwd = "/home/app" }, "pwd", "/home/app\n", 0},
 		{"no new privileges", func(q *ExecRequest) { q.Process.NoNewPrivileges = true }, "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status", "NoNewPrivs:\t1\nSeccomp:\t2\n", 0},
 		{"ambient capabilities", func(q *ExecRequest) {

@@ -65,8 +65,9 @@ func (s *setup) becomeUser() error {
 		ptr = unsafe.Pointer(&gids[0])
 	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(gids)), uintptr(ptr), 0); errno != 0 {
-		// A user namespace made without privileges has no supplementary groups.
-		if errno != unix.EPERM || len(gids) > 0 {
+		// A user namespace made without privileges has no supplementary groups;
+		// the primary one needs no place among them there.
+		if errno != unix.EPERM || len(gids) > 1 || len(gids) == 1 && gids[0] != u.gid {
 			return fmt.Errorf("set supplementary groups: %w", errno)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -24,8 +25,8 @@ const (
 // User is the outcome.
 type User struct {
 	UID, GID uint32
-	GIDs     []uint32
-	Home     string // "/" if the passwd file does not tell
+	GIDs     []uint32 // with GID
+	Home     string   // "/" if the passwd file does not tell
 }
 
 // Error is a request that the files do not satisfy; its text is the one
@@ -50,6 +51,12 @@ func Resolve(open Open, written string, additional []string) (User, error) {
 	}
 	if err := u.findGroups(open, groupName, login, additional); err != nil {
 		return User{}, err
+	}
+	// The primary group is among the others too: else a set-group-ID program
+	// would shake it off, and with it what the group is denied.
+	if !slices.Contains(u.GIDs, u.GID) {
+		u.GIDs = slices.Insert(u.GIDs, 0, u.GID)
+		u.GIDs = u.GIDs[:min(len(u.GIDs), maxSupps)]
 	}
 	return u, nil
 }

@@ -3,6 +3,7 @@ package passwd
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,9 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%q: %v", tt.user, err)
 			continue
 		}
+		if !slices.Contains(tt.want.GIDs, tt.want.GID) {
+			tt.want.GIDs = slices.Insert(tt.want.GIDs, 0, tt.want.GID) // the primary group always counts
+		}
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%q %q (-want +got):\n%s", tt.user, tt.groups, diff)
 		}
@@ -116,9 +120,9 @@ func TestNumberIsNoName(t *testing.T) {
 		}[name])), nil
 	}
 	for written, want := range map[string]User{
-		"1000":    {UID: 1000, Home: "/"},
-		"12":      {UID: 12, GID: 13, Home: "/home"},
-		"1000:50": {UID: 1000, GID: 50, Home: "/"},
+		"1000":    {UID: 1000, GIDs: []uint32{0}, Home: "/"},
+		"12":      {UID: 12, GID: 13, GIDs: []uint32{13}, Home: "/home"},
+		"1000:50": {UID: 1000, GID: 50, GIDs: []uint32{50}, Home: "/"},
 	} {
 		got, err := Resolve(open, written, nil)
 		if err != nil || !cmp.Equal(got, want) {
