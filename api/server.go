@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"path"
 	"runtime/debug"
 	"strconv"
@@ -62,6 +63,15 @@ var streams = map[string]bool{
 	"POST /exec/{id:.*}/start":          true,
 	"POST /session":                     true,
 	"POST /grpc":                        true,
+}
+
+// archives are the routes whose body is an archive, whatever type the client
+// calls it: curl says it were a form, and reading it as one would lose it.
+var archives = map[string]bool{
+	"PUT /containers/{id:.*}/archive": true,
+	"POST /images/load":               true,
+	"POST /images/create":             true,
+	"POST /build":                     true,
 }
 
 // New returns a server that does not listen yet.
@@ -165,6 +175,9 @@ func (s *Server) dispatch(w *response, r *http.Request, rt *Route, vars map[stri
 		defer cancel()
 		defer context.AfterFunc(s.streaming, cancel)()
 		r = r.WithContext(ctx)
+	}
+	if archives[rt.Method+" "+rt.Path] {
+		r.PostForm = url.Values{} // so that ParseForm leaves the body alone
 	}
 	return rt.Handler(w, route.WithVars(r, vars, version))
 }
