@@ -24,10 +24,11 @@ type Root struct {
 	lock *os.File
 }
 
-// Open makes the directory if it is missing, locks it and checks its version.
+// Open makes the directory if it is missing, closed to other users (who could
+// else run the set-user-ID programs of a volume whose name they know), locks it and checks its version.
 // FailedPrecondition if another daemon has it or it is of a newer version.
 func Open(dir string) (_ *Root, err error) {
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return nil, fmt.Errorf("make data root: %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)

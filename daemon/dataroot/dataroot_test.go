@@ -18,6 +18,9 @@ func TestOnlyOneDaemon(t *testing.T) {
 	if _, err := Open(dir); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "in use by another daemon") {
 		t.Errorf("second: %v", err)
 	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm()&0o007 != 0 {
+		t.Errorf("open to others: %v %v", st, err)
+	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
