@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -138,7 +140,39 @@ func (s *Store) tidy(ctx context.Context) error {
 		}
 	}
 	s.dropPartial(ctx, time.Now().Add(-partialLife))
+	if err := s.sweepIngest(); err != nil {
+		return err
+	}
 	return s.clearTemp()
+}
+
+// sweepIngest removes what is left of downloads that a process was killed in
+// the middle of beginning or ending: without their data or their reference
+// nothing can go on with them, and the content store does not see them. It runs
+// before any download.
+func (s *Store) sweepIngest() error {
+	dir := filepath.Join(s.opts.Root, "content", "ingest")
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		whole := true
+		for _, file := range []string{"ref", "data"} {
+			if _, err := os.Lstat(filepath.Join(dir, e.Name(), file)); errors.Is(err, os.ErrNotExist) {
+				whole = false
+			}
+		}
+		if !whole {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // lease protects what is made with the returned context until done is called.

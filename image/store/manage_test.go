@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -419,5 +421,30 @@ func TestPushIndexAndMount(t *testing.T) {
 	push(addr+"/all:1", x.Digest)
 	if err := s.Push(ctx, image.PushRequest{Ref: addr + "/never:1"}, nil); !errdefs.IsNotFound(err) || !strings.HasPrefix(err.Error(), "An image does not exist locally with the tag: "+addr+"/never") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestSweepIngest: what a process killed at the edges of a download left goes
+// at the next start; a partial download that can be resumed stays.
+func TestSweepIngest(t *testing.T) {
+	root := t.TempDir()
+	ingest := filepath.Join(root, "content", "ingest")
+	for name, files := range map[string][]string{"empty": nil, "begun": {"ref"}, "ended": {"startedat"}, "whole": {"ref", "data"}} {
+		if err := os.MkdirAll(filepath.Join(ingest, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if err := os.WriteFile(filepath.Join(ingest, name, f), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s := &Store{opts: Options{Root: root}}
+	if err := s.sweepIngest(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(ingest)
+	if err != nil || len(left) != 1 || left[0].Name() != "whole" {
+		t.Errorf("left: %v %v, want the whole one", left, err)
 	}
 }
