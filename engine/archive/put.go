@@ -165,7 +165,7 @@ func (u *unpacker) parent(rel string) (int, error) {
 	if pl.readOnly {
 		return -1, unix.EROFS
 	}
-	fd, err := openIn(pl.root, pl.path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := openIn(pl.root, pl.path, unix.O_PATH|unix.O_DIRECTORY)
 	if !errors.Is(err, unix.ENOENT) || rel == "." {
 		return fd, err
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/errdefs"
 	apicontainer "github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/engine/rootfs"
 )
 
 // View is a container's file system. It does not own its descriptors.
@@ -30,25 +32,9 @@ type Mount struct {
 	ReadOnly bool
 }
 
-// resolve flags for every path below a root: links stay inside, magic links
-// (/proc/*/fd) are refused.
-const resolve = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
-
-// openIn opens p below root. EAGAIN, which the kernel answers when a rename
-// races with the walk, is tried again a few times.
-func openIn(root int, p string, flags int, mode uint32) (int, error) {
-	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve}
-	p = strings.TrimLeft(p, "/")
-	if p == "" {
-		p = "."
-	}
-	for try := 0; ; try++ {
-		fd, err := unix.Openat2(root, p, &how)
-		if (errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)) && try < 128 {
-			continue
-		}
-		return fd, err
-	}
+// openIn opens p below root by the rules of package rootfs.
+func openIn(root int, p string, flags int) (int, error) {
+	return rootfs.OpenFD(root, strings.TrimLeft(p, "/"), flags, 0)
 }
 
 // place is where a path leads: a root descriptor and the path below it.
@@ -131,7 +117,7 @@ func readlink(pl place) (string, error) {
 	if pl.path == "/" {
 		return "", nil
 	}
-	fd, err := openIn(pl.root, pl.path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	fd, err := openIn(pl.root, pl.path, unix.O_PATH|unix.O_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return "", nil
 	}
@@ -161,7 +147,7 @@ func (pl place) open() (int, error) {
 	if pl.path == "/" {
 		return dup(pl.root)
 	}
-	return openIn(pl.root, pl.path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	return openIn(pl.root, pl.path, unix.O_PATH|unix.O_NOFOLLOW)
 }
 
 func dup(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }

@@ -26,31 +26,39 @@ const openTries = 64
 // Open opens a path below root. flags are those of open(2); O_CLOEXEC is added.
 // NotFound.
 func Open(root *os.File, name string, flags int, mode uint32) (*os.File, error) {
-	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: resolve}
-	if flags&(unix.O_CREAT|unix.O_TMPFILE) != 0 {
-		how.Mode = uint64(mode)
-	}
 	rel := strings.TrimLeft(path.Clean("/"+name), "/")
 	if strings.HasSuffix(name, "/") && rel != "" {
 		rel += "/"
 	}
-	if rel == "" {
-		rel = "."
+	fd, err := OpenFD(int(root.Fd()), rel, flags, mode)
+	switch {
+	case err == nil:
+		return os.NewFile(uintptr(fd), name), nil
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return nil, fmt.Errorf("open %s: the path does not stop changing: %w", name, errdefs.ErrUnavailable)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return nil, fmt.Errorf("%s: %w: %w", name, err, errdefs.ErrNotFound)
+	}
+	return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+}
+
+// OpenFD is Open with bare descriptors and the kernel's errors. name is
+// relative to root; "" is root itself.
+func OpenFD(root int, name string, flags int, mode uint32) (fd int, err error) {
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: resolve}
+	if flags&(unix.O_CREAT|unix.O_TMPFILE) != 0 {
+		how.Mode = uint64(mode)
+	}
+	if name == "" {
+		name = "."
 	}
 	for range openTries {
-		fd, err := unix.Openat2(int(root.Fd()), rel, &how)
-		switch {
-		case err == nil:
-			return os.NewFile(uintptr(fd), name), nil
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-			return nil, fmt.Errorf("%s: %w: %w", name, err, errdefs.ErrNotFound)
-		default:
-			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		fd, err = unix.Openat2(root, name, &how)
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			break
 		}
 	}
-	return nil, fmt.Errorf("open %s: the path does not stop changing: %w", name, errdefs.ErrUnavailable)
+	return fd, err
 }
 
 // OpenIn opens a path below a directory of the host.
