@@ -42,6 +42,16 @@ type Driver interface {
 	Status() [][2]string
 }
 
+// Chains knows the read-only chains that layers stand on; the image store does.
+type Chains interface {
+	// Acquire keeps the chain until Release and returns its directories, topmost
+	// first (none for drivers without). NotFound.
+	Acquire(ctx context.Context, chain digest.Digest) ([]string, error)
+	Release(chain digest.Digest)
+	// Adopt is called once with the chains of the layers that exist.
+	Adopt(ctx context.Context, chains []digest.Digest)
+}
+
 // Usage of disk.
 type Usage struct{ Bytes, Inodes int64 }
 

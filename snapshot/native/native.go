@@ -36,20 +36,11 @@ const (
 	refLabel  = "containerd.io/gc.ref.snapshot."
 )
 
-// Chains knows the read-only chains. image/store implements it.
-type Chains interface {
-	// Acquire keeps the chain until Release. NotFound.
-	Acquire(ctx context.Context, chain digest.Digest) ([]string, error)
-	Release(chain digest.Digest)
-	// Adopt is called once with the chains of the layers that exist.
-	Adopt(ctx context.Context, chains []digest.Digest)
-}
-
 // Options of a Driver. All but Logger are required.
 type Options struct {
 	// Root holds one link for each layer, whose target is its chain (DATA-ROOT/layers).
 	Root   string
-	Chains Chains
+	Chains snapshot.Chains
 	// Snapshots is the image store's snapshotter of the name and in the namespace given.
 	Snapshots       snapshots.Snapshotter
 	SnapshotterName string

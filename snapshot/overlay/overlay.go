@@ -31,20 +31,11 @@ const (
 	emptyDir = ".empty"
 )
 
-// Chains knows the read-only chains. image/store implements it.
-type Chains interface {
-	// Acquire keeps the chain until Release and returns its directories, topmost first. NotFound.
-	Acquire(ctx context.Context, chain digest.Digest) ([]string, error)
-	Release(chain digest.Digest)
-	// Adopt is called once with the chains of the layers that exist.
-	Adopt(ctx context.Context, chains []digest.Digest)
-}
-
 // Options of a Driver. Root and Chains are required.
 type Options struct {
 	// Root is the directory of the writable layers (DATA-ROOT/layers).
 	Root   string
-	Chains Chains
+	Chains snapshot.Chains
 	// MountOptions are added to every mount, such as "metacopy=off".
 	MountOptions []string
 	Logger       *slog.Logger
