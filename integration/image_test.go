@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,6 +97,43 @@ func TestPullWithPassword(t *testing.T) {
 		cli.OK(t, "rmi", ref)
 		cli.OK(t, "logout", registry.Addr())
 		cli.Fails(t, 1, "", "pull", ref)
+	}
+}
+
+// TestTokenRegistry logs in, pushes and pulls where a registry sends its
+// clients to a token server.
+func TestTokenRegistry(t *testing.T) {
+	t.Parallel()
+	testenv.NeedsRoot(t)
+	tokens, err := fixtures.NewTokenServer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tokens.Close)
+	registry := testenv.EmptyRegistry(t, fixtures.RegistryOptions{Tokens: tokens})
+	d := testenv.Start(t, testenv.Options{})
+	image := d.Image(t, "busybox")
+	for _, cli := range []testenv.CLI{d.Docker(t), d.Wherry(t)} {
+		private, public := registry.Addr()+"/mine/"+cli.Name, registry.Addr()+"/public/"+cli.Name
+		cli.OK(t, "tag", image, private)
+		cli.OK(t, "tag", image, public)
+		cli.Fails(t, 1, "denied", "push", private)
+		cli.Fails(t, 1, "unauthorized", "login", "-u", fixtures.User, "-p", "wrong", registry.Addr())
+		contains(t, "login", cli.OKInput(t, strings.NewReader(fixtures.Password), "login", "-u", fixtures.User, "--password-stdin", registry.Addr()), "Login Succeeded")
+		contains(t, "push", cli.OK(t, "push", private), "digest: sha256:")
+		cli.OK(t, "push", "-q", public)
+		cli.OK(t, "rmi", private, public)
+		cli.OK(t, "pull", "-q", private)
+		equal(t, "it runs", cli.OK(t, "run", "--rm", private, "echo", "ok"), "ok")
+		cli.OK(t, "rmi", private)
+		cli.OK(t, "logout", registry.Addr())
+		cli.Fails(t, 1, "denied", "pull", private)
+		cli.OK(t, "pull", "-q", public)
+	}
+	for _, grant := range []string{"anonymous", "password", "refresh_token"} {
+		if got := tokens.Grants(); !slices.Contains(got, grant) {
+			t.Errorf("nobody asked for a token by %s: %v", grant, got)
+		}
 	}
 }
 
