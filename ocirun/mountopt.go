@@ -135,7 +135,9 @@ func finishMount(w *wire.Mount, m *specs.Mount, data []string, remount bool) (wi
 		w.Kind = wire.MountRemount
 	case w.Kind == wire.MountBind:
 		for _, d := range data {
-			if !superblockOption(d) {
+			// Values are the file system's, which the kernel does not hear of here
+			// (mount(2), MS_BIND); callers give them all the same.
+			if !superblockOption(d) && !strings.Contains(d, "=") {
 				return *w, fmt.Errorf("mount at %s: a bind mount has no option %q: %w", m.Destination, d, errdefs.ErrInvalidArgument)
 			}
 		}
