@@ -71,6 +71,9 @@ unit: hello-image ## unit tests; those that need root say so and skip without it
 integration: static ## drive the built binaries with wherry and the stock docker CLI
 	$(GO) test -p 1 -timeout 20m -count=1 ./integration/...
 
+conformance: prepare static ## the OCI validation programs, with wherry-runtime and with runc
+	$(GO) test -timeout 10m -count=1 -v ./integration/conformance
+
 crash: static ## kill daemon and supervisor fifty times under load, then look for leaks
 	WHERRY_CRASH_ROUNDS=50 $(GO) test -timeout 30m -count=1 -v ./integration/crash
 
@@ -99,4 +102,4 @@ release: ## reproducible tarballs and packages in dist/, with checksums
 clean: ## remove what was built
 	rm -rf $(BIN) dist hello/image/hello.tar
 
-.PHONY: help up down registry install uninstall deb build static hello-image test prepare unit integration crash race fuzz bench lint vuln check release clean
+.PHONY: help up down registry install uninstall deb build static hello-image test prepare unit integration conformance crash race fuzz bench lint vuln check release clean

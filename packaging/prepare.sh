@@ -2,8 +2,8 @@
 # Installs what tests, fixtures and benchmarks need, or says exactly what is missing.
 # usage: prepare.sh tests|fixtures|bench
 #
-# docker.io and docker-registry are unpacked into a cache instead of installed, where they are missing: installing
-# them would start services and change the firewall of the machine.
+# docker.io, docker-registry and what goes with them are unpacked into a cache instead of installed, where they are
+# missing: installing them would start services and change the firewall of the machine.
 set -euo pipefail
 
 what=${1:-tests}
@@ -12,13 +12,13 @@ tools=$cache/tools
 
 # program=package pairs; a program found in PATH needs no package.
 fixtures="busybox=busybox-static debootstrap=debootstrap zstd=zstd mount=mount"
-tests="$fixtures ip=iproute2 curl=curl jq=jq script=bsdutils socat=socat nsenter=util-linux mkfs.ext4=e2fsprogs losetup=mount ps=procps openssl=openssl nft=nftables shellcheck=shellcheck"
-unpacked="docker=docker.io docker-registry=docker-registry"
+tests="$fixtures ip=iproute2 curl=curl jq=jq script=bsdutils socat=socat nsenter=util-linux mkfs.ext4=e2fsprogs losetup=mount ps=procps openssl=openssl nft=nftables shellcheck=shellcheck podman=podman crun=crun dmsetup=dmsetup"
+unpacked="docker=docker.io docker-registry=docker-registry dockerd=docker.io containerd=containerd runc=runc"
 
 case $what in
 fixtures) need="$fixtures" unpacked="docker-registry=docker-registry" ;;
 tests) need="$tests" ;;
-bench) need="$tests iptables=iptables dmsetup=dmsetup" unpacked="$unpacked dockerd=docker.io containerd=containerd runc=runc" ;;
+bench) need="$tests iptables=iptables" ;;
 *) echo "usage: prepare.sh tests|fixtures|bench" >&2; exit 2 ;;
 esac
 
