@@ -33,8 +33,9 @@ type spawned struct {
 	conn  wire.Conn
 }
 
-// initEnv keeps the Go runtime of an init from starting what it never needs.
-var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,disablethp=1"}
+// initEnv keeps the Go runtime of an init from starting what it never needs, and
+// from holding files of the cgroup file system open (containermaxprocs).
+var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,disablethp=1,containermaxprocs=0"}
 
 // spawn clones an init. It happens on a thread of its own that first moves
 // itself, alone, into the control groups and namespaces the child is to be born

@@ -49,8 +49,9 @@ func (s *setup) becomeReaper(file string) error {
 	return fmt.Errorf("execute the reaper: %w", errno)
 }
 
-// reaperEnv keeps the Go runtime of the reaper small.
-var reaperEnv = [...]string{"GOMAXPROCS=1", "GOGC=20", "GODEBUG=asyncpreemptoff=1,disablethp=1"}
+// reaperEnv keeps the Go runtime of the reaper small, without descriptors of
+// its own.
+var reaperEnv = [...]string{"GOMAXPROCS=1", "GOGC=20", "GODEBUG=asyncpreemptoff=1,disablethp=1,containermaxprocs=0"}
 
 // wrapEnv hides the user's variables behind numbers, so that none of them is
 // one for the Go runtime of the reaper; unwrapEnv brings them back.
