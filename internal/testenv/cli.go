@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +20,15 @@ import (
 type CLI struct {
 	Name string // "docker" or "wherry"
 	path string
+	args []string // before those of each command
 	env  []string
 	d    *Daemon
+}
+
+// ForeignCLI is the command line of another engine: a program, what goes
+// before the arguments of each command, and what to add to the environment.
+func ForeignCLI(path string, args, env []string) CLI {
+	return CLI{Name: filepath.Base(path), path: path, args: args, env: append(os.Environ(), env...)}
 }
 
 // Docker is the stock command line.
@@ -75,7 +84,7 @@ func (r Result) All() string { return r.Stdout + r.Stderr }
 
 // Command prepares a command without starting it.
 func (c CLI) Command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, c.path, args...)
+	cmd := exec.CommandContext(ctx, c.path, slices.Concat(c.args, args)...)
 	cmd.Env = c.env
 	cmd.WaitDelay = 5 * time.Second
 	return cmd

@@ -220,8 +220,12 @@ func (d *Daemon) await(limit time.Duration) bool {
 	}
 }
 
-// LogTail is the end of what the daemon logged.
+// LogTail is the end of what the daemon logged; of another engine, which is
+// nil, nothing.
 func (d *Daemon) LogTail() string {
+	if d == nil {
+		return ""
+	}
 	data, err := os.ReadFile(filepath.Join(d.Dir, "log"))
 	if err != nil {
 		return err.Error()
