@@ -27,6 +27,11 @@ type plan struct {
 	uidMap, gidMap []specs.LinuxIDMapping
 	// userNS is a user namespace to be joined, or nil.
 	userNS *os.File
+	// timeNS is a time namespace to be joined; timeOffsets those of a new one,
+	// as the kernel reads them. At most one is set.
+	timeNS      *os.File
+	newTime     bool
+	timeOffsets string
 }
 
 type nsFD struct {
@@ -83,14 +88,10 @@ func refuse(spec *specs.Spec) error {
 		return invalidf("the specification has no root")
 	case l.IntelRdt != nil:
 		return lackf("linux.intelRdt")
-	case len(l.TimeOffsets) > 0:
-		return lackf("linux.timeOffsets")
 	case len(l.NetDevices) > 0:
 		return lackf("linux.netDevices")
-	case l.MemoryPolicy != nil:
-		return lackf("linux.memoryPolicy")
-	case l.MountLabel != "":
-		return lackf("linux.mountLabel: SELinux labels of mounts")
+	case l.MountLabel != "" && !selinux():
+		return lackf("linux.mountLabel: SELinux is not enabled in this kernel")
 	case spec.Windows != nil || spec.VM != nil || spec.Solaris != nil || spec.ZOS != nil:
 		return lackf("a platform other than Linux")
 	}
@@ -104,7 +105,7 @@ func (r *Runtime) process(p *plan, req *CreateRequest) error {
 	}
 	w, err := process(req.Spec.Process, &processOptions{
 		resolveUser: req.ResolveUser, user: req.User, groups: req.Groups, width: req.Width, height: req.Height,
-		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, held: held,
+		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, memory: req.Spec.Linux.MemoryPolicy, held: held,
 	})
 	if err != nil {
 		return err

@@ -58,6 +58,7 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, path string, limits *cgroup.Limits, born func()) (*Container, error) {
 	b := &birth{
 		cgroup: path, enter: p.enter, clone: p.clone, uidMap: p.uidMap, gidMap: p.gidMap, userNS: p.userNS, extra: req.ExtraFiles,
+		timeNS: p.timeNS, newTime: p.newTime, timeOffsets: p.timeOffsets,
 	}
 	if !p.cfg.Process.Terminal {
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
@@ -74,7 +75,8 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, path 
 		s.pidfd.Close()
 		return nil, err
 	}
-	return &Container{ID: req.ID, Pid: s.pid, PidFD: s.pidfd, Console: console, Cgroup: path, conn: s.conn}, nil
+	return &Container{ID: req.ID, Pid: s.pid, PidFD: s.pidfd, Console: console, Cgroup: path, conn: s.conn,
+		agent: AgentOf(req, s.pid, specs.StateCreated)}, nil
 }
 
 // handshake sends the configuration, writes limits while init works, and

@@ -243,7 +243,17 @@ func TestRefused(t *testing.T) {
 		{"rlimit", func(q *CreateRequest) { q.Spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_FOO"}} }, errdefs.ErrInvalidArgument, "RLIMIT_FOO"},
 		{"notify", func(q *CreateRequest) {
 			q.Spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActNotify}
-		}, errdefs.ErrNotImplemented, "SCMP_ACT_NOTIFY"},
+		}, errdefs.ErrInvalidArgument, "SCMP_ACT_NOTIFY without listenerPath"},
+		{"time offsets", func(q *CreateRequest) {
+			q.Spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1}}
+		}, errdefs.ErrInvalidArgument, "time namespace"},
+		{"clock", func(q *CreateRequest) {
+			q.Spec.Linux.Namespaces = append(q.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+			q.Spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"realtime": {Secs: 1}}
+		}, errdefs.ErrInvalidArgument, "realtime"},
+		{"memory policy", func(q *CreateRequest) {
+			q.Spec.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_FOO"}
+		}, errdefs.ErrInvalidArgument, "MPOL_FOO"},
 		{"bind option", func(q *CreateRequest) {
 			q.Spec.Mounts = append(q.Spec.Mounts, specs.Mount{Destination: "/x", Source: "/", Options: []string{"bind", "foo=bar"}})
 		}, errdefs.ErrInvalidArgument, "foo=bar"},

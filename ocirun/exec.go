@@ -73,7 +73,8 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
-	console, err := r.runExec(ctx, s, cfg, fds)
+	agent := AgentOf(&CreateRequest{ID: req.ID, Spec: req.Spec, Bundle: req.Bundle}, s.pid, specs.StateRunning)
+	console, err := r.runExec(ctx, s, cfg, fds, agent)
 	unix.Close(s.conn.FD)
 	if err != nil {
 		s.kill()
@@ -93,6 +94,15 @@ func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config) (*spawned, error
 	if cfg.UserNS {
 		b.userNS = req.PidFD
 	}
+	if hasNamespace(req.Spec, specs.TimeNamespace) {
+		b.timeNS = req.PidFD
+	}
+	if a := req.Process.ExecCPUAffinity; a != nil && a.Initial != "" {
+		var err error
+		if b.affinity, err = bitMask(a.Initial); err != nil {
+			return nil, err
+		}
+	}
 	if !req.Process.Terminal {
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
 	}
@@ -108,17 +118,15 @@ func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config) (*spawned, error
 }
 
 func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
-	userNS := false
-	for _, ns := range req.Spec.Linux.Namespaces {
-		userNS = userNS || ns.Type == specs.UserNamespace
-	}
+	userNS := hasNamespace(req.Spec, specs.UserNamespace)
 	held := r.held
 	if userNS {
 		held = ^uint64(0) >> (63 - unix.CAP_LAST_CAP)
 	}
 	w, err := process(req.Process, &processOptions{
 		resolveUser: req.ResolveUser, user: req.User, groups: req.Groups, width: req.Width, height: req.Height,
-		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, held: held,
+		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, memory: req.Spec.Linux.MemoryPolicy, held: held,
+		exec: true,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -131,9 +139,9 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 }
 
 // runExec goes through the protocol without a pause before the program.
-func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds []int) (*os.File, error) {
+func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds []int, agent *Agent) (*os.File, error) {
 	stop := s.watch(ctx)
-	console, err := s.talkExec(ctx, cfg, fds)
+	console, err := s.talkExec(ctx, cfg, fds, agent)
 	if !stop() && err == nil {
 		closeFile(console)
 		return nil, ctx.Err()
@@ -141,7 +149,7 @@ func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds
 	return console, err
 }
 
-func (s *spawned) talkExec(ctx context.Context, cfg *wire.Config, fds []int) (*os.File, error) {
+func (s *spawned) talkExec(ctx context.Context, cfg *wire.Config, fds []int, agent *Agent) (*os.File, error) {
 	// An init that failed at once is gone before Continue is sent; what it had
 	// to say is still to be read.
 	if err := s.send(wire.KindConfig, cfg, fds...); err != nil {
@@ -155,7 +163,7 @@ func (s *spawned) talkExec(ctx context.Context, cfg *wire.Config, fds []int) (*o
 		return nil, err
 	}
 	console := consoleOf(msg)
-	msg, err = s.conn.Receive()
+	msg, err = receiveEnd(s.conn, agent)
 	switch {
 	case errors.Is(err, io.EOF):
 		return console, nil

@@ -30,9 +30,7 @@ func wireHooks(hooks []specs.Hook, req *CreateRequest, pid int, status specs.Con
 	if len(hooks) == 0 {
 		return nil, nil
 	}
-	state, err := json.Marshal(specs.State{
-		Version: specs.Version, ID: req.ID, Status: status, Pid: pid, Bundle: req.Bundle, Annotations: req.Spec.Annotations,
-	})
+	state, err := json.Marshal(stateOf(req, pid, status))
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,10 @@
 package ocirun
 
 import (
+	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -23,6 +26,8 @@ func (r *Runtime) namespaces(p *plan, req *CreateRequest) error {
 			return lackf("joining a mount namespace")
 		case unix.CLONE_NEWUSER:
 			p.userNS = f
+		case unix.CLONE_NEWTIME:
+			p.timeNS = f
 		default:
 			p.enter = append(p.enter, nsFD{int(f.Fd()), flag})
 		}
@@ -49,7 +54,7 @@ func (r *Runtime) namespaces(p *plan, req *CreateRequest) error {
 		}
 		switch flag {
 		case unix.CLONE_NEWTIME:
-			return lackf("time namespaces")
+			p.newTime = true
 		case unix.CLONE_NEWCGROUP: // after it is in its cgroups
 			p.cfg.Unshare |= flag
 		default:
@@ -70,7 +75,29 @@ func (r *Runtime) namespaces(p *plan, req *CreateRequest) error {
 		}
 		seen |= unix.CLONE_NEWNET
 	}
+	if err := timeOffsets(p, req.Spec.Linux); err != nil {
+		return err
+	}
 	return r.checkNamespaces(p, req, seen)
+}
+
+// timeOffsets writes them as time_namespaces(7) wants them.
+func timeOffsets(p *plan, l *specs.Linux) error {
+	if len(l.TimeOffsets) > 0 && !p.newTime {
+		return invalidf("time offsets need a new time namespace")
+	}
+	clocks := slices.Sorted(maps.Keys(l.TimeOffsets))
+	for _, clock := range clocks {
+		if clock != "monotonic" && clock != "boottime" {
+			return invalidf("there is no offset for the clock %q", clock)
+		}
+		o := l.TimeOffsets[clock]
+		if o.Nanosecs >= 1e9 {
+			return invalidf("time offset of %s: %d nanoseconds are more than a second", clock, o.Nanosecs)
+		}
+		p.timeOffsets += fmt.Sprintf("%s %d %d\n", clock, o.Secs, o.Nanosecs)
+	}
+	return nil
 }
 
 func (r *Runtime) checkNamespaces(p *plan, req *CreateRequest, seen int) error {
@@ -91,6 +118,9 @@ func (r *Runtime) checkNamespaces(p *plan, req *CreateRequest, seen int) error {
 	}
 	if len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0 {
 		return invalidf("a new user namespace needs mappings of user and group ids")
+	}
+	if p.timeNS != nil {
+		return lackf("a new user namespace together with a time namespace that is joined")
 	}
 	p.cfg.UserNS = true
 	p.uidMap, p.gidMap = l.UIDMappings, l.GIDMappings

@@ -71,8 +71,9 @@ type Container struct {
 	// Cgroup is the path of the container's cgroup, relative to the hierarchy roots.
 	Cgroup string
 
-	conn wire.Conn // the runtime's side of the handshake
-	once sync.Once // closes it
+	conn  wire.Conn // the runtime's side of the handshake
+	once  sync.Once // closes it
+	agent *Agent    // or nil
 }
 
 // StartError is why a process could not be executed inside its container.
@@ -88,6 +89,8 @@ func (e *StartError) Error() string { return e.Msg }
 
 // ExecRequest is a further process in a running container.
 type ExecRequest struct {
+	// ID and Bundle of the container, for a seccomp agent.
+	ID, Bundle string
 	// Pid and PidFD of the container's init.
 	Pid                   int
 	PidFD                 *os.File

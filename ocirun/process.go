@@ -19,6 +19,8 @@ type processOptions struct {
 	width, height uint16
 	filter        *specs.LinuxSeccomp
 	personality   *specs.LinuxPersonality
+	memory        *specs.LinuxMemoryPolicy
+	exec          bool // not the container's first process
 	// held are the capabilities that can be given; others are left out, for a
 	// runtime that lacks them itself.
 	held uint64
@@ -38,6 +40,14 @@ func process(p *specs.Process, o *processOptions) (wire.Process, error) {
 	}
 	if p.Cwd != "" && !strings.HasPrefix(p.Cwd, "/") {
 		return w, invalidf("the working directory %q is not absolute", p.Cwd)
+	}
+	if p.SelinuxLabel != "" && !selinux() {
+		return w, lackf("the SELinux label %q: SELinux is not enabled in this kernel", p.SelinuxLabel)
+	}
+	if p.ApparmorProfile == "unconfined" && !appArmor() {
+		w.AppArmor = "" // so it is
+	} else if p.ApparmorProfile != "" && !appArmor() {
+		return w, lackf("the AppArmor profile %q: AppArmor is not enabled in this kernel", p.ApparmorProfile)
 	}
 	if p.User.Umask != nil {
 		w.Umask = int32(*p.User.Umask & 0o777)
@@ -133,21 +143,43 @@ func scheduling(w *wire.Process, p *specs.Process, o *processOptions) error {
 		}
 		w.Scheduler = sc
 	}
-	if a := p.ExecCPUAffinity; a != nil && (a.Initial != "" || a.Final != "") {
-		mask, err := cpuMask(cmpString(a.Final, a.Initial))
-		if err != nil {
-			return err
-		}
-		w.CPUAffinity = mask
+	var err error
+	if a := p.ExecCPUAffinity; a != nil && a.Final != "" && o.exec {
+		w.CPUAffinity, err = bitMask(a.Final)
 	}
-	return nil
+	if err == nil && o.memory != nil {
+		w.MemoryPolicy, err = memoryPolicy(o.memory)
+	}
+	return err
 }
 
-func cmpString(a, b string) string {
-	if a != "" {
-		return a
+func memoryPolicy(m *specs.LinuxMemoryPolicy) (*wire.MemoryPolicy, error) {
+	// Numbers of linux/mempolicy.h.
+	modes := map[specs.MemoryPolicyModeType]uint32{
+		specs.MpolDefault: 0, specs.MpolPreferred: 1, specs.MpolBind: 2, specs.MpolInterleave: 3, specs.MpolLocal: 4,
+		specs.MpolPreferredMany: 5, specs.MpolWeightedInterleave: 6,
 	}
-	return b
+	flags := map[specs.MemoryPolicyFlagType]uint32{
+		specs.MpolFNumaBalancing: 1 << 13, specs.MpolFRelativeNodes: 1 << 14, specs.MpolFStaticNodes: 1 << 15,
+	}
+	mode, ok := modes[m.Mode]
+	if !ok {
+		return nil, invalidf("unknown memory policy %q", m.Mode)
+	}
+	w := &wire.MemoryPolicy{Mode: mode}
+	for _, f := range m.Flags {
+		bit, ok := flags[f]
+		if !ok {
+			return nil, invalidf("unknown flag %q of a memory policy", f)
+		}
+		w.Mode |= bit
+	}
+	if m.Nodes == "" {
+		return w, nil
+	}
+	var err error
+	w.Nodes, err = bitMask(m.Nodes)
+	return w, err
 }
 
 func scheduler(s *specs.Scheduler) (*wire.Scheduler, error) {
@@ -173,8 +205,8 @@ func scheduler(s *specs.Scheduler) (*wire.Scheduler, error) {
 	return w, nil
 }
 
-// cpuMask turns "0-3,7" into bits.
-func cpuMask(list string) ([]byte, error) {
+// bitMask turns a list of processors or memory nodes such as "0-3,7" into bits.
+func bitMask(list string) ([]byte, error) {
 	var mask []byte
 	for part := range strings.SplitSeq(list, ",") {
 		var lo, hi int
@@ -183,7 +215,7 @@ func cpuMask(list string) ([]byte, error) {
 			to = from
 		}
 		if _, err := fmt.Sscanf(from+" "+to, "%d %d", &lo, &hi); err != nil || lo < 0 || hi < lo || hi > 8191 {
-			return nil, invalidf("bad list of processors %q", list)
+			return nil, invalidf("bad list %q of processors or memory nodes", list)
 		}
 		for len(mask) <= hi/8 {
 			mask = append(mask, 0)
@@ -203,7 +235,7 @@ func filter(w *wire.Process, _ *specs.Process, o *processOptions) error {
 	if err != nil {
 		return err
 	}
-	w.Filter, w.FilterFlags = prog.Code, prog.Flags
+	w.Filter, w.FilterFlags, w.Notify = prog.Code, prog.Flags, prog.Notify
 	return nil
 }
 

@@ -15,13 +15,13 @@ import (
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
-// Joining a user namespace needs a process with one thread, which no Go
+// Joining a user or time namespace needs a process with one thread, which no Go
 // program is. This file alone clones without the Go runtime's knowledge: the
 // child is a copy with one thread that makes raw system calls on memory prepared
 // before, never allocates, never grows its stack, and ends in execveat.
 //
-//	runtime's thread ──clone──▶ helper: enters the user namespace, becomes its
-//	                            root, enters the other namespaces
+//	runtime's thread ──clone──▶ helper: enters the time namespace, then the user
+//	                            namespace, becomes its root, enters the others
 //	                              └──clone(CLONE_PARENT, new namespaces)──▶ init,
 //	                                 a child of the runtime's process, execs
 //
@@ -31,9 +31,13 @@ import (
 // maxRawFDs bounds the descriptors handed to the child.
 const maxRawFDs = 64
 
+// noNS is no descriptor of a namespace.
+const noNS = ^uintptr(0)
+
 // rawArgs is all the child needs; pointers are to memory that the caller keeps.
 type rawArgs struct {
-	user    uintptr
+	user    uintptr // noNS for none, as with time
+	time    uintptr
 	enter   [8]nsFD
 	entered int
 	clone   uintptr
@@ -56,6 +60,7 @@ type cloneArgs struct {
 // Stages of the child, as it reports them.
 const (
 	rawPid = iota
+	rawSetnsTime
 	rawSetnsUser
 	rawBecomeRoot
 	rawSetns
@@ -64,19 +69,25 @@ const (
 	rawExec
 )
 
-var rawStages = [...]string{"", "enter the user namespace", "become root of the user namespace", "enter namespaces", "clone", "pass descriptors", "execute init"}
+var rawStages = [...]string{"", "enter the time namespace", "enter the user namespace", "become root of the user namespace", "enter namespaces", "clone", "pass descriptors", "execute init"}
 
-// spawnRaw is spawnHere for a child in an existing user namespace.
+// spawnRaw is spawnHere for a birth that is raw.
 func (r *Runtime) spawnRaw(b *birth, attr *syscall.ProcAttr, socket int, argv []string) (*spawned, error) {
 	if len(attr.Files) > maxRawFDs || len(b.enter) > 8 {
-		return nil, lackf("%d descriptors together with a user namespace", len(attr.Files))
+		return nil, lackf("%d descriptors together with a user or time namespace", len(attr.Files))
 	}
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return nil, err
 	}
 	defer unix.Close(pipe[0])
-	a := &rawArgs{user: b.userNS.Fd(), clone: b.clone, program: r.program.Fd(), report: uintptr(pipe[1]), empty: new(byte)}
+	a := &rawArgs{user: noNS, time: noNS, clone: b.clone, program: r.program.Fd(), report: uintptr(pipe[1]), empty: new(byte)}
+	if b.userNS != nil {
+		a.user = b.userNS.Fd()
+	}
+	if b.timeNS != nil {
+		a.time = b.timeNS.Fd()
+	}
 	a.entered = copy(a.enter[:], b.enter)
 	argp, err := syscall.SlicePtrFromStrings(argv)
 	if err == nil {
@@ -159,7 +170,7 @@ func readReport(fd int) (pid int, err error) {
 		}
 	}
 	if pid == 0 && err == nil {
-		err = errors.New("the helper that enters the user namespace died")
+		err = errors.New("the helper that enters namespaces died")
 	}
 	return pid, err
 }
@@ -194,14 +205,22 @@ func cloneRaw(a *rawArgs, c *cloneArgs) (int, unix.Errno) {
 //go:norace
 //go:noinline
 func rawHelper(a *rawArgs, c *cloneArgs) {
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETNS, a.user, unix.CLONE_NEWUSER, 0); errno != 0 {
-		rawFail(a, rawSetnsUser, errno)
+	// Needs privileges over both the namespace and the one it is left for.
+	if a.time != noNS {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETNS, a.time, unix.CLONE_NEWTIME, 0); errno != 0 {
+			rawFail(a, rawSetnsTime, errno)
+		}
 	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); errno != 0 {
-		rawFail(a, rawBecomeRoot, errno)
-	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno != 0 {
-		rawFail(a, rawBecomeRoot, errno)
+	if a.user != noNS {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETNS, a.user, unix.CLONE_NEWUSER, 0); errno != 0 {
+			rawFail(a, rawSetnsUser, errno)
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); errno != 0 {
+			rawFail(a, rawBecomeRoot, errno)
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno != 0 {
+			rawFail(a, rawBecomeRoot, errno)
+		}
 	}
 	for i := 0; i < a.entered; i++ {
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETNS, uintptr(a.enter[i].fd), uintptr(a.enter[i].flag), 0); errno != 0 {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -22,8 +23,22 @@ type birth struct {
 	clone          uintptr
 	uidMap, gidMap []specs.LinuxIDMapping
 	userNS         *os.File
-	stdio          [3]*os.File // nil is the null device
-	extra          []*os.File
+	// timeNS is a time namespace to be joined, or newTime is set.
+	timeNS      *os.File
+	newTime     bool
+	timeOffsets string
+	// affinity of the thread that clones, nil for no change: a bit mask.
+	affinity []byte
+	stdio    [3]*os.File // nil is the null device
+	extra    []*os.File
+}
+
+// raw tells whether the child must be cloned without memory shared with this
+// process, which is what the Go library does: only one with a single thread can
+// enter user and time namespaces, and before Linux 6.2 a new time namespace is
+// entered by a plain fork alone. (For a new user namespace the library does fork.)
+func (b *birth) raw() bool {
+	return b.userNS != nil || b.timeNS != nil || b.newTime && b.clone&unix.CLONE_NEWUSER == 0
 }
 
 // spawned is an init that waits for its configuration.
@@ -86,7 +101,7 @@ func (r *Runtime) spawnHere(b *birth) (*spawned, error) {
 	}
 	defer closeCgroup()
 	argv := initArgs(b)
-	if b.userNS != nil {
+	if b.raw() {
 		s, err := r.spawnRaw(b, attr, pair[0], argv)
 		if err != nil {
 			unix.Close(pair[0])
@@ -111,6 +126,9 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 		sys.GidMappingsEnableSetgroups = true
 		sys.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
 	}
+	if err := setAffinity(b.affinity); err != nil {
+		return nil, nil, err
+	}
 	cg := -1
 	if b.cgroup != "" {
 		var err error
@@ -122,12 +140,18 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 		}
 	}
 	for _, ns := range b.enter {
-		if b.userNS != nil {
+		if b.raw() {
 			break // after the user namespace
 		}
 		if err := unix.Setns(ns.fd, ns.flag); err != nil {
 			unix.Close(cg)
 			return nil, nil, fmt.Errorf("enter namespace %#x: %w", ns.flag, err)
+		}
+	}
+	if b.newTime {
+		if err := newTimeNS(b.timeOffsets); err != nil {
+			unix.Close(cg)
+			return nil, nil, err
 		}
 	}
 	if cg >= 0 {
@@ -145,6 +169,37 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 	}
 	files = append(files, uintptr(socket))
 	return &syscall.ProcAttr{Env: initEnv, Files: files, Sys: sys}, func() { unix.Close(cg) }, nil
+}
+
+// newTimeNS makes a time namespace for the children of this thread.
+func newTimeNS(offsets string) error {
+	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
+		if errors.Is(err, unix.EINVAL) {
+			return lackf("this kernel has no time namespaces (Linux 5.6, CONFIG_TIME_NS)")
+		}
+		return fmt.Errorf("make a time namespace: %w", err)
+	}
+	if offsets == "" {
+		return nil
+	}
+	name := "/proc/" + strconv.Itoa(unix.Gettid()) + "/timens_offsets"
+	if err := os.WriteFile(name, []byte(offsets), 0); err != nil {
+		return fmt.Errorf("set time offsets %q: %w", offsets, err)
+	}
+	return nil
+}
+
+// setAffinity binds the calling thread to processors.
+func setAffinity(mask []byte) error {
+	if len(mask) == 0 {
+		return nil
+	}
+	set := append(mask[:len(mask):len(mask)], make([]byte, 8-len(mask)%8)...) // whole words
+	_, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(set)), uintptr(unsafe.Pointer(&set[0])))
+	if errno != 0 {
+		return fmt.Errorf("set initial processor affinity: %w", errno)
+	}
+	return nil
 }
 
 func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {

@@ -104,7 +104,7 @@ var errNoFork = errors.New("no init forks here")
 // stand still with locks of the Go runtime.) It returns errNoFork for what an
 // init in the container has to do, and if the one standing by had died.
 func (r *Runtime) execByFork(ctx context.Context, req *ExecRequest, cfg *wire.Config) (*Process, error) {
-	if cfg.UserNS || len(req.ExtraFiles) > 0 {
+	if cfg.UserNS || len(req.ExtraFiles) > 0 || !forkable(req, cfg) {
 		return nil, errNoFork
 	}
 	s := r.standby.take()

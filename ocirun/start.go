@@ -19,7 +19,7 @@ func (c *Container) Start() error {
 	if err := c.conn.Send(wire.KindContinue, nil); err != nil {
 		return fmt.Errorf("start: init is gone: %w", err)
 	}
-	msg, err := c.conn.Receive()
+	msg, err := receiveEnd(c.conn, c.agent)
 	if errors.Is(err, io.EOF) {
 		return nil // closed by the exec
 	}
@@ -32,15 +32,29 @@ func (c *Container) Start() error {
 	return fmt.Errorf("start: init sent an unexpected message %d", msg.Kind)
 }
 
+// receiveEnd reads what an init says last: nothing (io.EOF) or a Failure. A
+// seccomp listener that comes first goes to the agent.
+func receiveEnd(conn wire.Conn, agent *Agent) (*wire.Message, error) {
+	msg, err := conn.Receive()
+	if err != nil || msg.Kind != wire.KindListener {
+		return msg, err
+	}
+	if err := agent.handOver(conn, msg); err != nil {
+		return nil, err
+	}
+	return conn.Receive()
+}
+
 // StartBy starts a container that was created with a StartSocket, through a
-// connection to that socket, which it closes.
-func StartBy(conn *os.File) error {
+// connection to that socket, which it closes. agent is nil or AgentOf the
+// container; if it does not take the listener, the init exits.
+func StartBy(conn *os.File, agent *Agent) error {
 	fd, err := unix.FcntlInt(conn.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	conn.Close()
 	if err != nil {
 		return err
 	}
-	return (&Container{conn: wire.Conn{FD: fd}}).Start()
+	return (&Container{conn: wire.Conn{FD: fd}, agent: agent}).Start()
 }
 
 // Release lets go of a container that somebody else will start by its StartSocket.

@@ -100,7 +100,7 @@ func (g *globals) exec(ctx context.Context, id string, args []string, o *execOpt
 		signal.Notify(signals)
 	}
 	proc, err := rt.Exec(ctx, &ocirun.ExecRequest{
-		Pid: r.Pid, PidFD: pidfd, Spec: r.Spec, Process: p, Cgroup: r.Cgroup, ExtraFiles: extra,
+		ID: r.ID, Bundle: r.Bundle, Pid: r.Pid, PidFD: pidfd, Spec: r.Spec, Process: p, Cgroup: r.Cgroup, ExtraFiles: extra,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SystemdCgroup: g.systemdCgroup,
 	})
 	var se *ocirun.StartError

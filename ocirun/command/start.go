@@ -37,7 +37,7 @@ func (g *globals) start(ctx context.Context, r *record) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", r.ID, err)
 	}
-	err = ocirun.StartBy(conn)
+	err = ocirun.StartBy(conn, ocirun.AgentOf(r.request(), r.Pid, specs.StateCreated))
 	if err := errors.Join(err, os.Remove(socket)); err != nil {
 		return err
 	}

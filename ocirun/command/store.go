@@ -143,6 +143,11 @@ func (g *globals) open(id string) (*ocirun.Runtime, *record, error) {
 
 // hooks runs those of the runtime's namespaces that come after creation.
 func (r *record) hooks(ctx context.Context, name string, hooks []specs.Hook, pid int, status specs.ContainerState) error {
-	req := &ocirun.CreateRequest{ID: r.ID, Spec: r.Spec, Bundle: r.Bundle}
-	return ocirun.RunHooks(ctx, name, hooks, req, pid, status)
+	return ocirun.RunHooks(ctx, name, hooks, r.request(), pid, status)
+}
+
+// request is as much of the request that made the container as hooks and
+// agents are told.
+func (r *record) request() *ocirun.CreateRequest {
+	return &ocirun.CreateRequest{ID: r.ID, Spec: r.Spec, Bundle: r.Bundle}
 }

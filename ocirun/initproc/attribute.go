@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
 // attributes sets what a process has besides its identity.
@@ -34,6 +36,9 @@ func (s *setup) attributes() error {
 		}
 	}
 	if err := s.scheduler(); err != nil {
+		return err
+	}
+	if err := memoryPolicy(p.MemoryPolicy); err != nil {
 		return err
 	}
 	if p.AppArmor != "" {
@@ -73,6 +78,31 @@ func (s *setup) scheduler() error {
 		if _, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask[0]))); errno != 0 {
 			return fmt.Errorf("set processor affinity: %w", errno)
 		}
+	}
+	return nil
+}
+
+// memoryPolicy applies to this thread, the one that execs or forks.
+func memoryPolicy(m *wire.MemoryPolicy) error {
+	if m == nil {
+		return nil
+	}
+	const word = 8 // bytes of the kernel's unsigned long
+	var nodes unsafe.Pointer
+	mask := append(m.Nodes, make([]byte, word-len(m.Nodes)%word)...)
+	bits := 8 * len(mask)
+	if len(m.Nodes) > 0 {
+		nodes = unsafe.Pointer(&mask[0])
+	} else {
+		bits = 0
+	}
+	// One more than the bits that count, as the kernel's interface has it.
+	_, _, errno := unix.Syscall(unix.SYS_SET_MEMPOLICY, uintptr(m.Mode), uintptr(nodes), uintptr(bits+1))
+	if errno == unix.ENOSYS {
+		return fmt.Errorf("set memory policy: this kernel has no NUMA policies: %w", errno)
+	}
+	if errno != 0 {
+		return fmt.Errorf("set memory policy %#x: %w", m.Mode, errno)
 	}
 	return nil
 }

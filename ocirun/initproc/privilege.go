@@ -136,6 +136,9 @@ type sockFprog struct {
 func (s *setup) loadFilter() error {
 	f := s.cfg.Process.Filter
 	prog := sockFprog{len: uint16(len(f) / 8), filter: unsafe.Pointer(&f[0])}
+	if s.cfg.Process.Notify {
+		return s.loadNotify(&prog)
+	}
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.cfg.Process.FilterFlags), uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
 		return fmt.Errorf("load seccomp filter: %w", errno)

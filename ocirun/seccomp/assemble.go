@@ -163,6 +163,9 @@ func collect(config *specs.LinuxSeccomp, def uint32, a *abi) (calls []call, high
 	rules := map[uint32][]rule{}
 	for i := range config.Syscalls {
 		s := &config.Syscalls[i]
+		if len(s.Names) == 0 {
+			return nil, 0, fmt.Errorf("rule %d names no system call: %w", i, errdefs.ErrInvalidArgument)
+		}
 		v, err := verdict(s.Action, s.ErrnoRet)
 		if err != nil {
 			return nil, 0, fmt.Errorf("rule %d: %w", i, err)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -23,6 +24,8 @@ type Program struct {
 	Code []byte
 	// Flags of seccomp(2).
 	Flags uint32
+	// Notify is set if a rule asks an agent; loading yields a listener then.
+	Notify bool
 }
 
 // maxLen is the kernel's limit of instructions.
@@ -38,8 +41,7 @@ var cache struct {
 const cacheSize = 64
 
 // Compile assembles the filter. InvalidArgument for a wrong configuration,
-// NotImplemented for SCMP_ACT_NOTIFY and machines without a call table. Nil
-// yields an empty program.
+// NotImplemented for machines without a call table. Nil yields an empty program.
 func Compile(config *specs.LinuxSeccomp) (*Program, error) {
 	if config == nil {
 		return &Program{}, nil
@@ -69,7 +71,11 @@ func compile(config *specs.LinuxSeccomp) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	flags, err := flagsOf(config)
+	notify, err := notifies(config)
+	if err != nil {
+		return nil, err
+	}
+	flags, err := flagsOf(config, notify)
 	if err != nil {
 		return nil, err
 	}
@@ -79,14 +85,30 @@ func compile(config *specs.LinuxSeccomp) (*Program, error) {
 		code = append(code, i.Jt, i.Jf)
 		code = binary.NativeEndian.AppendUint32(code, i.K)
 	}
-	return &Program{Code: code, Flags: flags}, nil
+	return &Program{Code: code, Flags: flags, Notify: notify}, nil
 }
 
-func flagsOf(config *specs.LinuxSeccomp) (uint32, error) {
-	if config.Flags == nil {
-		return unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, nil
+// notifies tells whether an agent is asked, and checks that there is one.
+func notifies(config *specs.LinuxSeccomp) (bool, error) {
+	if config.ListenerMetadata != "" && config.ListenerPath == "" {
+		return false, fmt.Errorf("listenerMetadata without listenerPath: %w", errdefs.ErrInvalidArgument)
 	}
+	notify := config.DefaultAction == specs.ActNotify ||
+		slices.ContainsFunc(config.Syscalls, func(s specs.LinuxSyscall) bool { return s.Action == specs.ActNotify })
+	if notify && config.ListenerPath == "" {
+		return false, fmt.Errorf("%s without listenerPath: nobody would answer: %w", specs.ActNotify, errdefs.ErrInvalidArgument)
+	}
+	return notify, nil
+}
+
+func flagsOf(config *specs.LinuxSeccomp, notify bool) (uint32, error) {
 	var flags uint32
+	if config.Flags == nil {
+		flags = unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+	}
+	if notify {
+		flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	}
 	for _, f := range config.Flags {
 		switch f {
 		case "SECCOMP_FILTER_FLAG_TSYNC": // one thread is left by then
@@ -95,7 +117,9 @@ func flagsOf(config *specs.LinuxSeccomp) (uint32, error) {
 		case specs.LinuxSeccompFlagSpecAllow:
 			flags |= unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 		case specs.LinuxSeccompFlagWaitKillableRecv:
-			return 0, fmt.Errorf("flag %s: %w", f, errdefs.ErrNotImplemented)
+			if notify { // the kernel takes it together with a listener only
+				flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+			}
 		default:
 			return 0, fmt.Errorf("unknown flag %q: %w", f, errdefs.ErrInvalidArgument)
 		}
@@ -111,6 +135,9 @@ func verdict(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 			return 0, fmt.Errorf("errnoRet %d is too large: %w", *errno, errdefs.ErrInvalidArgument)
 		}
 		data = uint32(*errno)
+	}
+	if errno != nil && a != specs.ActErrno && a != specs.ActTrace {
+		return 0, fmt.Errorf("action %s has no errnoRet: %w", a, errdefs.ErrInvalidArgument)
 	}
 	switch a {
 	case specs.ActAllow:
@@ -128,7 +155,7 @@ func verdict(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	case specs.ActLog:
 		return unix.SECCOMP_RET_LOG, nil
 	case specs.ActNotify:
-		return 0, fmt.Errorf("action %s: %w", a, errdefs.ErrNotImplemented)
+		return unix.SECCOMP_RET_USER_NOTIF, nil
 	}
 	return 0, fmt.Errorf("unknown action %q: %w", a, errdefs.ErrInvalidArgument)
 }
@@ -166,6 +193,7 @@ func content(c *specs.LinuxSeccomp) string {
 		}
 	}
 	str(string(c.DefaultAction))
+	str(strconv.FormatBool(c.ListenerPath != "") + strconv.FormatBool(c.ListenerMetadata != ""))
 	ptr(c.DefaultErrnoRet)
 	num(uint64(len(c.Architectures)))
 	for _, a := range c.Architectures {

@@ -176,15 +176,24 @@ func TestOperators(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	ops := []specs.LinuxSeccompOperator{specs.OpEqualTo, specs.OpNotEqual, specs.OpGreaterThan, specs.OpGreaterEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpMaskedEqual}
 	names := []string{"read", "write", "open", "ioctl", "getppid", "clone3"}
-	actions := []specs.LinuxSeccompAction{specs.ActAllow, specs.ActErrno, specs.ActKillProcess, specs.ActTrap, specs.ActTrace, specs.ActLog, specs.ActKillThread}
+	actions := []specs.LinuxSeccompAction{specs.ActAllow, specs.ActErrno, specs.ActKillProcess, specs.ActTrap, specs.ActTrace, specs.ActLog, specs.ActKillThread, specs.ActNotify}
+	action := func(errno *uint) (specs.LinuxSeccompAction, *uint) {
+		a := actions[rng.IntN(len(actions))]
+		if a != specs.ActErrno && a != specs.ActTrace {
+			errno = nil
+		}
+		return a, errno
+	}
 	value := func() uint64 {
 		return []uint64{0, 1, 2, 0xffffffff, 1 << 32, 1<<32 + 1, ^uint64(0), 0x7fffffffffffffff, rng.Uint64(), uint64(rng.Uint32())}[rng.IntN(10)]
 	}
 	for range 300 {
 		errno := uint(rng.IntN(200))
-		config := &specs.LinuxSeccomp{DefaultAction: actions[rng.IntN(len(actions))], DefaultErrnoRet: &errno, Architectures: []specs.Arch{specs.ArchX86}}
+		config := &specs.LinuxSeccomp{Architectures: []specs.Arch{specs.ArchX86}}
+		config.DefaultAction, config.DefaultErrnoRet = action(&errno)
 		for range 1 + rng.IntN(8) {
-			s := specs.LinuxSyscall{Names: []string{names[rng.IntN(len(names))]}, Action: actions[rng.IntN(len(actions))], ErrnoRet: &errno}
+			s := specs.LinuxSyscall{Names: []string{names[rng.IntN(len(names))]}}
+			s.Action, s.ErrnoRet = action(&errno)
 			for _, i := range rng.Perm(6)[:1+rng.IntN(3)] {
 				s.Args = append(s.Args, specs.LinuxSeccompArg{Index: uint(i), Op: ops[rng.IntN(len(ops))], Value: value(), ValueTwo: value()})
 			}
@@ -261,7 +270,10 @@ func TestErrors(t *testing.T) {
 		config specs.LinuxSeccomp
 		is     error
 	}{
-		{"notify", specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, errdefs.ErrNotImplemented},
+		{"notify nobody", specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, errdefs.ErrInvalidArgument},
+		{"metadata for nobody", specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerMetadata: "x"}, errdefs.ErrInvalidArgument},
+		{"errno of an action without", specs.LinuxSeccomp{DefaultAction: specs.ActAllow, DefaultErrnoRet: new(uint)}, errdefs.ErrInvalidArgument},
+		{"rule without names", specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Action: specs.ActErrno}}}, errdefs.ErrInvalidArgument},
 		{"action", specs.LinuxSeccomp{DefaultAction: "X"}, errdefs.ErrInvalidArgument},
 		{"arch", specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{"X"}}, errdefs.ErrInvalidArgument},
 		{"flag", specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{"X"}}, errdefs.ErrInvalidArgument},
@@ -311,6 +323,32 @@ func BenchmarkAssemble(b *testing.B) {
 	for b.Loop() {
 		if _, err := compile(config); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestFlags(t *testing.T) {
+	notify := specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/x", Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}}
+	kill := []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagWaitKillableRecv, specs.LinuxSeccompFlagLog}
+	for _, tt := range []struct {
+		name   string
+		notify bool
+		flags  []specs.LinuxSeccompFlag
+		want   uint32
+	}{
+		{"default", false, nil, unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW},
+		{"none", false, []specs.LinuxSeccompFlag{}, 0},
+		{"killable without a listener", false, kill, unix.SECCOMP_FILTER_FLAG_LOG},
+		{"killable", true, kill, unix.SECCOMP_FILTER_FLAG_LOG | unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV},
+	} {
+		config := specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
+		if tt.notify {
+			config = notify
+		}
+		config.Flags = tt.flags
+		p, err := Compile(&config)
+		if err != nil || p.Flags != tt.want || p.Notify != tt.notify {
+			t.Errorf("%s: %+v, %v", tt.name, p, err)
 		}
 	}
 }

@@ -163,11 +163,14 @@ type Process struct {
 	IOPriority      int64 // -1: unchanged
 	Scheduler       *Scheduler
 	CPUAffinity     []byte // cpu set as a bit mask, little endian
+	MemoryPolicy    *MemoryPolicy
 	// Keyring is the name of a new session keyring, or "".
 	Keyring string
 	// Filter is a seccomp program: struct sock_filter after struct sock_filter.
 	Filter      []byte
 	FilterFlags uint32
+	// Notify is set if loading the filter yields a listener, for an agent.
+	Notify bool
 	// Init puts the built-in reaper in front.
 	Init bool
 	// ProgramFD is the sealed binary, for Init.
@@ -177,6 +180,12 @@ type Process struct {
 	ListenFD int
 	// KeepFDs is how many descriptors after stderr the process inherits.
 	KeepFDs int
+}
+
+// MemoryPolicy is the arguments of set_mempolicy(2).
+type MemoryPolicy struct {
+	Mode  uint32 // with flags
+	Nodes []byte // node set as a bit mask, little endian
 }
 
 // Scheduler mirrors struct sched_attr.

@@ -42,6 +42,9 @@ const (
 	KindContinue
 	KindReady
 	KindForked
+	// KindListener brings seccomp's listener, if Process.Notify is set: the filter
+	// is loaded, the program not executed. Continue answers it.
+	KindListener
 	KindFailure
 )
 

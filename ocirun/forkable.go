@@ -1,0 +1,22 @@
+package ocirun
+
+import (
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
+)
+
+// forkable tells whether the process of an exec can be forked by an init
+// outside of the container: not if it is to enter a time namespace, which a
+// program with several threads cannot, has a scheduling that a fork does not
+// hand down, an affinity from before it enters the cgroups, or a listener to hand over.
+func forkable(req *ExecRequest, cfg *wire.Config) bool {
+	a := req.Process.ExecCPUAffinity
+	return !hasNamespace(req.Spec, specs.TimeNamespace) && req.Process.Scheduler == nil && (a == nil || a.Initial == "") && !cfg.Process.Notify
+}
+
+func hasNamespace(s *specs.Spec, typ specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == typ })
+}

@@ -1,0 +1,24 @@
+package ocirun
+
+import (
+	"os"
+	"strings"
+	"sync"
+)
+
+// selinux tells whether the kernel has SELinux and it is enabled: its file
+// system is registered then, and every process has a label.
+var selinux = sync.OnceValue(func() bool {
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil || !strings.Contains(string(known), "\tselinuxfs\n") {
+		return false
+	}
+	label, err := os.ReadFile("/proc/thread-self/attr/current")
+	return err == nil && strings.Contains(string(label), ":")
+})
+
+// appArmor tells whether the kernel has AppArmor and it is enabled.
+var appArmor = sync.OnceValue(func() bool {
+	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return err == nil && strings.HasPrefix(string(b), "Y")
+})
