@@ -116,7 +116,11 @@ func (r *Runtime) process(p *plan, req *CreateRequest) error {
 		if w.KeepFDs > 0 {
 			return lackf("extra descriptors together with the built-in init")
 		}
-		w.ProgramFD = p.pass(int(r.program.Fd()))
+		program, err := r.program()
+		if err != nil {
+			return err
+		}
+		w.ProgramFD = p.pass(int(program.Fd()))
 	}
 	if req.StartSocket != nil {
 		w.ListenFD = p.pass(int(req.StartSocket.Fd()))

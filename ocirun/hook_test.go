@@ -161,16 +161,62 @@ func TestPropagation(t *testing.T) {
 
 // TestProgramIsSealed: nothing a container does to the init's file changes it.
 func TestProgramIsSealed(t *testing.T) {
-	r := newRuntime(t)
-	f, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(r.program.Fd())), os.O_RDWR, 0)
-	if err != nil {
-		return // not even opened
+	needsRoot(t)
+	name := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(name, []byte("the program"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	defer f.Close()
-	if _, err := f.WriteAt([]byte("x"), 0); err == nil {
-		t.Error("the sealed program was written")
+	for way, open := range map[string]func(string) (*os.File, error){"sealed copy": seal, "read-only view": readOnlyView} {
+		t.Run(way, func(t *testing.T) {
+			program, err := open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer program.Close()
+			if b, err := io.ReadAll(program); err != nil || string(b) != "the program" {
+				t.Errorf("%q, %v", b, err)
+			}
+			f, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), os.O_RDWR, 0)
+			if err != nil {
+				return // not even opened
+			}
+			defer f.Close()
+			if _, err := f.WriteAt([]byte("x"), 0); err == nil {
+				t.Error("the program was written")
+			}
+			if err := f.Truncate(0); err == nil {
+				t.Error("the program was truncated")
+			}
+		})
 	}
-	if err := f.Truncate(0); err == nil {
-		t.Error("the sealed program was truncated")
+}
+
+// TestProgramReplaced: the view is of the binary that runs, not of one that
+// has taken its name meanwhile.
+func TestProgramReplaced(t *testing.T) {
+	needsRoot(t)
+	name := filepath.Join(t.TempDir(), "program")
+	for _, text := range []string{"old", "new"} {
+		if err := os.WriteFile(name+".tmp", []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		old, err := os.Open(name)
+		if err == nil {
+			defer old.Close()
+		}
+		if err := os.Rename(name+".tmp", name); err != nil {
+			t.Fatal(err)
+		}
+		if old == nil {
+			continue
+		}
+		program, err := protect("/proc/self/fd/" + strconv.Itoa(int(old.Fd())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer program.Close()
+		if b, err := io.ReadAll(program); err != nil || string(b) != "old" {
+			t.Errorf("%q, %v", b, err)
+		}
 	}
 }

@@ -76,12 +76,16 @@ func (r *Runtime) spawnRaw(b *birth, attr *syscall.ProcAttr, socket int, argv []
 	if len(attr.Files) > maxRawFDs || len(b.enter) > 8 {
 		return nil, lackf("%d descriptors together with a user or time namespace", len(attr.Files))
 	}
+	program, err := r.program()
+	if err != nil {
+		return nil, err
+	}
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return nil, err
 	}
 	defer unix.Close(pipe[0])
-	a := &rawArgs{user: noNS, time: noNS, clone: b.clone, program: r.program.Fd(), report: uintptr(pipe[1]), empty: new(byte)}
+	a := &rawArgs{user: noNS, time: noNS, clone: b.clone, program: program.Fd(), report: uintptr(pipe[1]), empty: new(byte)}
 	if b.userNS != nil {
 		a.user = b.userNS.Fd()
 	}

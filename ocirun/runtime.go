@@ -3,7 +3,6 @@ package ocirun
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path"
@@ -23,15 +22,17 @@ type Options struct {
 	// every container; it must dispatch its argument "init" to initproc.Main.
 	// Default /proc/self/exe.
 	Program string
-	// NoStandby keeps no init waiting for the next exec; for a process that
-	// makes one and ends.
-	NoStandby bool
+	// Single is for a process that makes one container or process at most and
+	// ends: no init waits for the next exec, and the program is protected when
+	// there is an init to be made, in the quickest way (see protect).
+	Single bool
 }
 
 // Runtime creates containers. It is safe for concurrent use.
 type Runtime struct {
-	log     *slog.Logger
-	program *os.File // the sealed copy
+	log *slog.Logger
+	// program opens what inits execute, once.
+	program func() (*os.File, error)
 	null    *os.File
 	cgroups *cgroup.Host
 	// held are the capabilities of this process: it can give no others.
@@ -47,9 +48,9 @@ type Runtime struct {
 	forceHolder bool
 }
 
-// New makes the sealed copy of the program.
+// New makes the sealed copy of the program, unless opts.Single is set.
 func New(opts Options) (*Runtime, error) {
-	r := &Runtime{log: opts.Logger, noStandby: opts.NoStandby}
+	r := &Runtime{log: opts.Logger, noStandby: opts.Single}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -67,9 +68,14 @@ func New(opts Options) (*Runtime, error) {
 	if r.null, err = os.OpenFile("/dev/null", os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
-	if r.program, err = seal(name); err != nil {
+	if opts.Single {
+		r.program = sync.OnceValues(func() (*os.File, error) { return protect(name) })
+		return r, nil
+	}
+	r.program = sync.OnceValues(func() (*os.File, error) { return seal(name) })
+	if _, err := r.program(); err != nil {
 		r.null.Close()
-		return nil, fmt.Errorf("seal %s: %w", name, err)
+		return nil, err
 	}
 	return r, nil
 }
@@ -81,38 +87,15 @@ func (r *Runtime) Close() error {
 	h := r.holder
 	r.holder = nil
 	r.mu.Unlock()
-	return errors.Join(r.program.Close(), r.null.Close(), h.close())
-}
-
-// seal copies a binary into memory and forbids every change: whatever a
-// container does to /proc/self/exe, the next container runs this.
-func seal(name string) (*os.File, error) {
-	src, err := os.Open(name)
-	if err != nil {
-		return nil, err
+	err := errors.Join(r.null.Close(), h.close())
+	if r.noStandby {
+		return err // the process ends, and what it opened for an init with it
 	}
-	defer src.Close()
-	fd, err := unix.MemfdCreate("wherry-runtime", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate("wherry-runtime", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	program, perr := r.program()
+	if perr != nil {
+		return err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "wherry-runtime")
-	if _, err := io.Copy(f, src); err != nil {
-		f.Close()
-		return nil, err
-	}
-	const all = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, all); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("add seals: %w", err)
-	}
-	// A read-only descriptor of its own: the writable one stays closed.
-	ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
-	f.Close()
-	return ro, err
+	return errors.Join(err, program.Close())
 }
 
 // heldCaps are the capabilities this process may hand on: its permitted set

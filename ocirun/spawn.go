@@ -108,7 +108,12 @@ func (r *Runtime) spawnHere(b *birth) (*spawned, error) {
 		}
 		return s, err
 	}
-	path := "/proc/self/fd/" + strconv.Itoa(int(r.program.Fd()))
+	program, err := r.program()
+	if err != nil {
+		unix.Close(pair[0])
+		return nil, err
+	}
+	path := "/proc/self/fd/" + strconv.Itoa(int(program.Fd()))
 	pid, err := syscall.ForkExec(path, argv, attr)
 	runtime.KeepAlive(b)
 	if err != nil {

@@ -84,7 +84,7 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	if err := checkConsole(s.Process.Terminal, o.consoleSocket, o.detach || !o.keep); err != nil {
 		return nil, nil, err
 	}
-	rt, err := ocirun.New(ocirun.Options{NoStandby: true})
+	rt, err := ocirun.New(ocirun.Options{Single: true})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -11,12 +11,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // globals are the options before the command.
@@ -61,10 +59,8 @@ func (e *exitError) Error() string { return fmt.Sprintf("exit status %d", e.code
 
 // Main runs one command and returns the exit code.
 func Main(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGHUP)
-	defer stop()
 	var g globals
-	err := dispatch(ctx, &g, args)
+	err := dispatch(context.Background(), &g, args)
 	var exit *exitError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):

@@ -80,7 +80,7 @@ func attend(pid int, signals <-chan os.Signal) int {
 
 // destroy removes a container and everything of it.
 func (g *globals) destroy(ctx context.Context, r *record, force bool) error {
-	rt, err := ocirun.New(ocirun.Options{NoStandby: true})
+	rt, err := ocirun.New(ocirun.Options{Single: true})
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func (g *globals) open(id string) (*ocirun.Runtime, *record, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rt, err := ocirun.New(ocirun.Options{NoStandby: true})
+	rt, err := ocirun.New(ocirun.Options{Single: true})
 	return rt, r, err
 }
 

@@ -1,0 +1,102 @@
+package ocirun
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// An init becomes a process of the container, and what it executes must not be
+// the way to the host's binary (CVE-2019-5736): a container may execute
+// /proc/self/exe and open that of others. Two ways keep the host's file out of
+// reach, and both give the container a file that nobody can ever write.
+
+// protect opens name by a way that no container can write it, without copying
+// it where that is possible.
+func protect(name string) (*os.File, error) {
+	if f, err := readOnlyView(name); err == nil {
+		return f, nil
+	}
+	return seal(name)
+}
+
+// readOnlyView opens name through an overlay of its directory. Without an upper
+// layer the kernel makes the whole file system read-only, not only the mount,
+// and nobody can change that; it is attached nowhere.
+func readOnlyView(name string) (*os.File, error) {
+	src, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", src.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	// The kernel wants two lower directories, apart from each other; the first
+	// one wins. Without xino inodes keep their numbers.
+	mount, err := overlayRoot(Root{Layers: []string{filepath.Dir(real), "/run"}, Options: []string{"xino=off"}})
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(mount)
+	fd, err := unix.Openat(mount, filepath.Base(real), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "wherry-runtime")
+	// The name may lead to a newer binary by now.
+	var want, got unix.Stat_t
+	err = errors.Join(unix.Fstat(int(src.Fd()), &want), unix.Fstat(fd, &got))
+	if err == nil && (want.Ino != got.Ino || want.Size != got.Size || want.Ctim != got.Ctim) {
+		err = fmt.Errorf("%s is another file by now", real)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// seal copies a binary into memory and forbids every change: whatever a
+// container does to /proc/self/exe, the next container runs this.
+func seal(name string) (*os.File, error) {
+	f, err := sealedCopy(name)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", name, err)
+	}
+	return f, nil
+}
+
+func sealedCopy(name string) (*os.File, error) {
+	src, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	fd, err := unix.MemfdCreate("wherry-runtime", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate("wherry-runtime", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "wherry-runtime")
+	if _, err := io.Copy(f, src); err != nil {
+		f.Close()
+		return nil, err
+	}
+	const all = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, all); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("add seals: %w", err)
+	}
+	// A read-only descriptor of its own: the writable one stays closed.
+	ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	f.Close()
+	return ro, err
+}
