@@ -20,6 +20,7 @@ import (
 
 	"github.com/wherry-engine/wherry/dataplane/wire"
 	"github.com/wherry-engine/wherry/keeper"
+	"github.com/wherry-engine/wherry/keeper/successor"
 )
 
 // Main is the face of wherry-runtime; it returns the exit code.
@@ -28,8 +29,16 @@ func Main(args []string) int {
 	fs := flag.NewFlagSet("net", flag.ContinueOnError)
 	execRoot := fs.String("exec-root", "", "directory of sockets and state")
 	_ = fs.String("data-root", "", "the daemon's data directory")
+	takes := fs.Int(successor.TakesFlag, -1, "only tell whether state of this version is gone on with")
 	if err := fs.Parse(args); err != nil {
 		return 2
+	}
+	if *takes >= 0 {
+		if err := successor.Takes("net helper", *takes, stateVersion, stateVersion); err != nil {
+			log.Error("upgrade", "err", err)
+			return 1
+		}
+		return 0
 	}
 	if *execRoot == "" {
 		log.Error("--exec-root is missing")
@@ -63,11 +72,19 @@ func Run(ctx context.Context, execRoot string, log *slog.Logger) error {
 		return err
 	}
 	sv := &server{s: s, conns: map[*net.UnixConn]struct{}{}}
-	go st.follow(ctx, execRoot, s)
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	following, unfollow := context.WithCancel(ctx)
+	defer unfollow()
+	go st.follow(following, execRoot, s)
+	retire, done := signal.NotifyContext(ctx, keeper.Retire)
+	defer done()
+	stop := context.AfterFunc(retire, func() { _ = l.Close() })
 	defer stop()
 	sv.accept(l)
 	sv.close()
+	if ctx.Err() == nil && retire.Err() != nil { // another one takes over
+		unfollow()
+		return s.retire(ctx)
+	}
 	s.close()
 	return errors.Join(ignoreMissing(os.Remove(path)), os.RemoveAll(st.dir))
 }

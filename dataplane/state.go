@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -203,6 +204,40 @@ func (s *state) close() {
 			s.log.Warn("cannot release a sandbox", "sandbox", id, "err", err)
 		}
 	}
+}
+
+// retire leaves everything to a next helper that runs beside this one, but the
+// connections that are carried: it returns when they have ended, or with ctx.
+func (s *state) retire(ctx context.Context) error {
+	var carried sync.WaitGroup
+	s.mu.Lock()
+	for _, sb := range s.sandboxes {
+		sb.mu.Lock() // nobody changes it any more
+		for k, f := range sb.ports {
+			if k.proto == unix.IPPROTO_UDP {
+				f.Retire()
+			} else {
+				carried.Go(f.Retire)
+			}
+		}
+		if sb.dns != nil {
+			_ = sb.dns.Close() // whoever asked asks again
+		}
+		sb.unkeepAll()
+		sb.mu.Unlock()
+	}
+	s.mu.Unlock()
+	s.store.leave() // the keeper takes it as the sign to start the next
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		carried.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // restore takes up what an earlier helper had: its descriptors come from the

@@ -239,12 +239,24 @@ func (st *store) fetch() (map[string]map[string]int, error) {
 	return out, nil
 }
 
+// leave disconnects from the keeper, which keeps everything.
+func (st *store) leave() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.keeper != nil {
+		_ = st.keeper.Close()
+	}
+}
+
 // follow waits for the keeper's death and gives everything to the next one.
 func (st *store) follow(ctx context.Context, execRoot string, s *state) {
 	for st.keeper != nil {
 		select {
 		case <-st.keeper.Done():
 		case <-ctx.Done():
+			return
+		}
+		if ctx.Err() != nil {
 			return
 		}
 		k, err := fdstore.Redial(ctx, execRoot, "net", nil)

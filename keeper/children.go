@@ -21,6 +21,10 @@ type role struct {
 	delay   time.Duration // before the next start, if it dies young
 	conn    *conn
 	sets    map[string]fdstore.Set
+	adopted bool // not our child
+	program string
+	// retired are pids of helpers that end their connections and serve nothing new.
+	retired map[int]bool
 }
 
 const (
@@ -50,7 +54,12 @@ func (k *keeper) start(r *role) {
 		files[0] = null
 		defer null.Close()
 	}
-	p, err := os.StartProcess(Program(), argv, &os.ProcAttr{
+	program := r.program
+	if program == "" {
+		program = Program()
+	}
+	r.program = ""
+	p, err := os.StartProcess(program, argv, &os.ProcAttr{
 		Dir: "/", Files: files, Env: os.Environ(), Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
@@ -62,7 +71,7 @@ func (k *keeper) start(r *role) {
 		_ = k.ready.Close()
 		k.ready = nil
 	}
-	r.pid, r.since = p.Pid, time.Now()
+	r.pid, r.since, r.adopted = p.Pid, time.Now(), false
 	r.started, _ = exits.StartTime(p.Pid)
 	_ = p.Release() // reap waits for it
 	k.save()
@@ -140,6 +149,10 @@ func (k *keeper) ended(e exits.Exit) {
 			k.died(r, fmt.Sprintf("exit code %d", e.Code))
 			return
 		}
+		if r.retired[e.Pid] {
+			delete(r.retired, e.Pid)
+			return
+		}
 	}
 	if err := k.exits.Add(e); err != nil {
 		k.log.Error("cannot record an exit", "pid", e.Pid, "err", err)
@@ -187,6 +200,9 @@ func (k *keeper) signal(sig syscall.Signal) {
 	for _, r := range k.roles {
 		if r.pid > 0 {
 			_ = unix.Kill(r.pid, sig)
+		}
+		for pid := range r.retired {
+			_ = unix.Kill(pid, sig)
 		}
 	}
 }

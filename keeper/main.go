@@ -24,6 +24,7 @@ import (
 
 	"github.com/wherry-engine/wherry/keeper/exits"
 	"github.com/wherry-engine/wherry/keeper/fdstore"
+	"github.com/wherry-engine/wherry/keeper/successor"
 )
 
 const (
@@ -44,8 +45,18 @@ type keeper struct {
 
 	mu       sync.Mutex // guards the fields below and the children's
 	roles    map[string]*role
+	conns    map[*conn]struct{}
 	stopping bool
 	stopped  chan struct{}
+	// parked is closed when connections are to be read again, after an upgrade
+	// that failed; nil while there is none.
+	parked     chan struct{}
+	acceptIdle bool
+
+	listener *net.UnixListener
+	lockFile *os.File
+	// upgrades are programs to become, and who asked.
+	upgrades chan upgrade
 }
 
 // Main is the face of wherry-runtime; it returns the exit code.
@@ -63,24 +74,34 @@ func run(args []string, log *slog.Logger) error {
 	execRoot := fs.String("exec-root", "", "directory of sockets and task state")
 	dataRoot := fs.String("data-root", "", "the daemon's data directory")
 	readyFD := fs.Int("ready-fd", -1, "descriptor to which the supervisor writes when it is ready")
+	resumeFD := fs.Int(resumeFlag, -1, "descriptor of what the program before left")
+	takes := fs.Int(successor.TakesFlag, -1, "only tell whether state of this version is gone on with")
 	if err := fs.Parse(args); err != nil {
 		return err
+	}
+	if *takes >= 0 {
+		return successor.Takes("keeper", *takes, oldestState, stateVersion)
 	}
 	if *execRoot == "" {
 		return errors.New("--exec-root is missing")
 	}
+	k := &keeper{execRoot: *execRoot, dataRoot: *dataRoot, log: log, roles: map[string]*role{}, conns: map[*conn]struct{}{},
+		stopped: make(chan struct{}), upgrades: make(chan upgrade)}
+	if *resumeFD >= 0 {
+		frugal()
+		return k.resume(*resumeFD)
+	}
 	closeInherited(*readyFD)
 	frugal()
-	k := &keeper{execRoot: *execRoot, dataRoot: *dataRoot, log: log, roles: map[string]*role{}, stopped: make(chan struct{})}
 	if *readyFD >= 0 {
 		unix.CloseOnExec(*readyFD)
 		k.ready = os.NewFile(uintptr(*readyFD), "ready")
 	}
-	lock, err := k.lock()
-	if err != nil {
+	var err error
+	if k.lockFile, err = k.lock(); err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer k.lockFile.Close()
 	return k.serve()
 }
 
@@ -145,18 +166,24 @@ func (k *keeper) serve() error {
 	if k.exits, err = exits.NewRecorder(k.execRoot); err != nil {
 		return fmt.Errorf("exit records: %w", err)
 	}
-	l, err := k.listen()
-	if err != nil {
+	if k.listener, err = k.listen(); err != nil {
 		return err
 	}
-	chld := make(chan os.Signal, 1)
-	signal.Notify(chld, syscall.SIGCHLD)
-	go k.accept(l)
 	k.mu.Lock()
 	for _, name := range []string{"supervisor", "net"} {
 		k.roles[name] = &role{name: name, sets: map[string]fdstore.Set{}}
 	}
 	k.adopt()
+	k.mu.Unlock()
+	return k.loop()
+}
+
+// loop runs what does not run yet, and whatever comes then.
+func (k *keeper) loop() error {
+	chld := make(chan os.Signal, 1)
+	signal.Notify(chld, syscall.SIGCHLD)
+	go k.accept(k.listener)
+	k.mu.Lock()
 	for _, r := range k.roles {
 		if r.pid == 0 {
 			k.start(r)
@@ -164,12 +191,15 @@ func (k *keeper) serve() error {
 	}
 	k.save()
 	k.mu.Unlock()
+	k.reap() // who died while nobody listened
 	for {
 		select {
 		case <-chld:
 			k.reap()
+		case u := <-k.upgrades:
+			k.upgrade(u)
 		case <-k.stopped:
-			_ = l.Close()
+			_ = k.listener.Close()
 			k.cleanUp()
 			return nil
 		}
@@ -237,7 +267,7 @@ func (k *keeper) adopt() {
 			continue
 		}
 		if fd, same := exits.Open(p.Pid, p.Start); same {
-			r.pid, r.started = p.Pid, p.Start
+			r.pid, r.started, r.adopted = p.Pid, p.Start, true
 			go k.watch(r, fd, p.Pid)
 		}
 	}

@@ -1,7 +1,9 @@
 package keeper
 
 import (
+	"errors"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +16,10 @@ const sendTimeout = time.Second
 
 // conn is a connected helper.
 type conn struct {
-	c *net.UnixConn
+	c    *net.UnixConn
+	role *role         // nil until it has said who it is; guarded by keeper.mu
+	idle bool          // its messages are not read: an upgrade; guarded by keeper.mu
+	gone chan struct{} // closed when it is no longer read
 }
 
 func (c *conn) send(m fdstore.Message) error {
@@ -27,45 +32,107 @@ func (c *conn) send(m fdstore.Message) error {
 func (k *keeper) accept(l *net.UnixListener) {
 	for {
 		c, err := l.AcceptUnix()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			k.park(&k.acceptIdle)
+			continue
+		}
 		if err != nil {
 			return // closed at the end
 		}
-		go k.handle(&conn{c})
+		go k.handle(k.newConn(c, nil))
+	}
+}
+
+func (k *keeper) newConn(uc *net.UnixConn, r *role) *conn {
+	c := &conn{c: uc, role: r, gone: make(chan struct{})}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.conns[c] = struct{}{}
+	if r != nil {
+		r.conn = c
+	}
+	return c
+}
+
+// read returns the next message of a connection; an upgrade may come between.
+func (k *keeper) read(c *conn, rd *fdstore.Reader) (fdstore.Message, error) {
+	for {
+		m, err := rd.Read()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return m, err
+		}
+		k.park(&c.idle)
+	}
+}
+
+// park waits while an upgrade is being tried, if one is, and says so in idle.
+func (k *keeper) park(idle *bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ch := k.parked; ch != nil {
+		*idle = true
+		k.mu.Unlock()
+		<-ch
+		k.mu.Lock()
+		*idle = false
 	}
 }
 
 // handle serves one helper until it disconnects. Its sets stay.
 func (k *keeper) handle(c *conn) {
+	defer close(c.gone)
 	defer c.c.Close()
 	rd := fdstore.NewReader(c.c)
-	hello, err := rd.Read()
-	if err != nil || hello.Op != "hello" || hello.Version != fdstore.Version {
-		return
-	}
-	k.mu.Lock()
-	r := k.roles[hello.Role]
-	if r != nil {
-		if r.conn != nil {
-			_ = r.conn.c.Close() // of a predecessor
-		}
-		r.conn = c
-	}
-	k.mu.Unlock()
-	if r == nil {
+	if c.role == nil && !k.greet(c, rd) {
+		k.forget(c)
 		return
 	}
 	for {
-		m, err := rd.Read()
+		m, err := k.read(c, rd)
 		if err != nil {
 			break
 		}
-		k.obey(r, c, m)
+		k.obey(c.role, c, m)
+	}
+	k.forget(c)
+}
+
+func (k *keeper) forget(c *conn) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.conns, c)
+	if c.role != nil && c.role.conn == c {
+		c.role.conn = nil
+	}
+}
+
+// greet learns who it is. What a predecessor has sent is taken first.
+func (k *keeper) greet(c *conn, rd *fdstore.Reader) bool {
+	hello, err := k.read(c, rd)
+	if err != nil || hello.Op != "hello" || hello.Version != fdstore.Version {
+		return false
 	}
 	k.mu.Lock()
-	if r.conn == c {
-		r.conn = nil
+	r := k.roles[hello.Role]
+	var before *conn
+	if r != nil {
+		before = r.conn
 	}
 	k.mu.Unlock()
+	if r == nil {
+		return false
+	}
+	if before != nil {
+		select {
+		case <-before.gone:
+		case <-time.After(sendTimeout):
+			_ = before.c.Close()
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r.conn, c.role = c, r
+	return true
 }
 
 func (k *keeper) obey(r *role, c *conn, m fdstore.Message) {
@@ -76,6 +143,8 @@ func (k *keeper) obey(r *role, c *conn, m fdstore.Message) {
 		k.replace(r, m.Name, nil)
 	case "all":
 		k.giveAll(r, c)
+	case "upgrade":
+		k.upgrades <- upgrade{program: m.Name, conn: c}
 	case "shutdown":
 		go k.stop()
 	}

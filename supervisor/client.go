@@ -51,6 +51,11 @@ type client struct {
 	// unbounded lets the queue grow.
 	unbounded bool
 	hup       token
+	// parked stops the goroutines, which leave everything as it is for those
+	// of a next program, or for unpark. pending is input that they had taken.
+	parked  bool
+	pending []byte
+	running sync.WaitGroup
 }
 
 // newClient takes over a connection, also on error, and sends the preface.
@@ -78,10 +83,11 @@ func (c *client) join(s *ioset) bool {
 	c.mu.Lock()
 	c.set = s
 	c.mu.Unlock()
+	s.all.add(c)
 	if !s.attach(c) {
 		return false
 	}
-	go c.read()
+	c.running.Go(c.read)
 	return true
 }
 
@@ -126,10 +132,7 @@ func (c *client) write(a, b []byte) {
 	rest = append(append(rest, a...), b...)
 	c.queue = append(c.queue, rest)
 	c.queued += len(rest)
-	if !c.draining {
-		c.draining = true
-		go c.drain()
-	}
+	c.drainLocked()
 	for c.queued > clientQueue && !c.dead && !c.ending && !c.unbounded {
 		c.room.Wait()
 	}
@@ -157,13 +160,23 @@ func (c *client) try(a, b []byte) (n int, err error) {
 	return max(n, 0), errors.Join(werr, err)
 }
 
+// drainLocked begins to write what is queued.
+func (c *client) drainLocked() {
+	if !c.draining && !c.parked {
+		c.draining = true
+		c.running.Go(c.drain)
+	}
+}
+
 // drain writes what is queued, at the client's pace.
 func (c *client) drain() {
 	for {
 		c.mu.Lock()
-		if c.dead || len(c.queue) == 0 {
+		if c.dead || c.parked || len(c.queue) == 0 {
 			c.draining = false
-			c.queue = nil
+			if c.dead || !c.parked {
+				c.queue = nil
+			}
 			if c.ending && !c.dead {
 				c.hangUp()
 			}
@@ -179,7 +192,7 @@ func (c *client) drain() {
 			if c.queue[0] = p[n:]; n == len(p) {
 				c.queue = c.queue[1:]
 			}
-			if err != nil {
+			if err != nil && !c.parked {
 				c.kill()
 			}
 		}
@@ -194,6 +207,9 @@ func (c *client) writeSome(p []byte) (int, error) {
 	for done < len(p) {
 		if !c.owner {
 			_ = c.f.SetWriteDeadline(time.Now().Add(clientPatience))
+		}
+		if c.isParked() { // looked at after the deadline was set, before which it ends
+			return done, errParked
 		}
 		n, err := c.f.Write(p[done:])
 		done += n
@@ -227,6 +243,7 @@ func (c *client) kill() {
 	_ = c.f.Close()
 	if c.set != nil {
 		c.set.detach(c)
+		c.set.all.remove(c)
 	}
 }
 
@@ -262,6 +279,9 @@ func (c *client) finish() {
 // hangUp closes our direction, and all of it once the client closed its own:
 // closing before would let it see a reset. Called with c.mu held.
 func (c *client) hangUp() {
+	if c.parked {
+		return
+	}
 	if c.readDone {
 		c.kill()
 		return
@@ -277,8 +297,12 @@ func (c *client) read() {
 	if in != nil {
 		size = 32 << 10
 	}
-	err := c.copyInput(in, c.req.Buffered)
-	c.req.Buffered = nil
+	err := c.giveInput(in, c.takePending())
+	if err == nil {
+		b := c.req.Buffered
+		c.req.Buffered = nil
+		err = c.copyInput(in, b)
+	}
 	buf := make([]byte, size)
 	for err == nil {
 		var n int
@@ -286,6 +310,9 @@ func (c *client) read() {
 		if n > 0 {
 			err = errors.Join(c.copyInput(in, buf[:n]), err)
 		}
+	}
+	if c.isParked() && (errors.Is(err, errParked) || errors.Is(err, os.ErrDeadlineExceeded)) {
+		return
 	}
 	if errors.Is(err, errDetached) {
 		if c.set.onDetach != nil {
@@ -310,7 +337,10 @@ func (c *client) input() *os.File {
 	return f
 }
 
-var errDetached = errors.New("detached")
+var (
+	errDetached = errors.New("detached")
+	errParked   = errors.New("parked")
+)
 
 // copyInput writes what the client sent; nowhere if the process takes nothing.
 func (c *client) copyInput(in *os.File, p []byte) error {
@@ -321,12 +351,35 @@ func (c *client) copyInput(in *os.File, p []byte) error {
 	if c.set.terminal && c.keys != nil {
 		p, detached = c.keys.filter(p)
 	}
-	// An error is the process's end of reading, which is no concern of the client.
-	_, _ = in.Write(p)
 	if detached {
+		_, _ = in.Write(p)
 		return errDetached
 	}
+	return c.giveInput(in, p)
+}
+
+// giveInput writes to the process, unless the client is parked meanwhile.
+func (c *client) giveInput(in *os.File, p []byte) error {
+	if in == nil || len(p) == 0 {
+		return nil
+	}
+	// Another error is the process's end of reading, which is no concern of the client.
+	n, err := in.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.isParked() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.pending = append([]byte(nil), p[n:]...)
+		return errParked
+	}
 	return nil
+}
+
+func (c *client) takePending() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.pending
+	c.pending = nil
+	return p
 }
 
 // inputEnded is the client's end of writing, or of the connection.
@@ -349,7 +402,13 @@ func (c *client) inputEnded(hadInput bool, err error) {
 		c.kill()
 		return
 	}
-	// Half closed: output goes on until the client closes the rest.
+	c.watchHangUp()
+}
+
+// watchHangUp is for a client that is half closed: output goes on until it
+// closes the rest. Called with c.mu held.
+func (c *client) watchHangUp() {
+	var err error
 	c.hup, err = c.set.poll.add(c.fd, 0, func(uint32) {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -25,6 +25,8 @@ const (
 
 // ended is called when the task's pidfd says that its process has exited.
 func (t *taskEntry) ended() {
+	t.s.work.enter()
+	defer t.s.work.leave()
 	t.op.Lock() // a start under way comes to its end first
 	defer t.op.Unlock()
 	t.mu.Lock()
@@ -133,7 +135,9 @@ func (t *taskEntry) afterExit(ctx context.Context, restart bool, cgroup string) 
 	t.s.mu.Lock()
 	t.s.lagging[t.id] = cleaned
 	t.s.mu.Unlock()
+	t.s.work.try(true)
 	t.s.cleaning.Go(func() { // nobody who removes the task has to wait for that, but who starts it again
+		defer t.s.work.leave()
 		defer func() {
 			t.s.mu.Lock()
 			delete(t.s.lagging, t.id)
@@ -204,6 +208,8 @@ func (t *taskEntry) scheduleLocked() {
 
 // restart runs the task again after its back-off.
 func (t *taskEntry) restart() {
+	t.s.work.enter()
+	defer t.s.work.leave()
 	t.op.Lock()
 	defer t.op.Unlock()
 	t.mu.Lock()

@@ -24,6 +24,13 @@ func (c *conn) handle(ctx context.Context, f *wire.Frame) (any, *os.File, error)
 		}
 		return s.hello(), nil, nil
 	}
+	if f.Op == wire.OpUpgrade {
+		req, err := decode[wire.Upgrade](f.Body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return c.upgrade(ctx, req.Program), nil, nil
+	}
 	if err := s.checkEpoch(f.Epoch); err != nil {
 		return nil, nil, err
 	}

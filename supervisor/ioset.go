@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,13 @@ type ioset struct {
 	// onDetach is told when a client used its detach keys, onStdinClosed when
 	// the process's input was closed.
 	onDetach, onStdinClosed func()
+	// task and exec say whose streams these are; work and all are the supervisor's.
+	task, exec string
+	work       *gate
+	all        *clientTable
+	// draining is set when the process has ended: what it left is read whatever
+	// happens.
+	draining atomic.Bool
 
 	mu      sync.Mutex
 	streams []*stream
@@ -123,6 +131,13 @@ func newIOSet(poll *poller, std task.Stdio, p *pipes, sink *sink) *ioset {
 	return s
 }
 
+// newIOSet makes the streams of a task's process, or of an exec's.
+func (s *Supervisor) newIOSet(id, execID string, std task.Stdio, p *pipes, sink *sink) *ioset {
+	set := newIOSet(s.poll, std, p, sink)
+	set.task, set.exec, set.work, set.all = id, execID, &s.work, &s.clients
+	return set
+}
+
 // watch begins to copy output.
 func (s *ioset) watch() error {
 	s.mu.Lock() // a stream that is ready at once waits for its token
@@ -134,6 +149,17 @@ func (s *ioset) watch() error {
 		}
 	}
 	return nil
+}
+
+// resume reads on after a time in which nothing was to be read.
+func (s *ioset) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		if !st.closed {
+			go st.ready(0)
+		}
+	}
 }
 
 // withFiles calls f with our ends and their names, for the keeper; none of them
@@ -158,10 +184,11 @@ func (s *ioset) withFiles(f func(fds []int, names []string)) {
 func (st *stream) ready(uint32) {
 	s := st.set
 	s.mu.Lock()
-	if st.closed || st.busy {
+	if st.closed || st.busy || !s.work.try(s.draining.Load()) {
 		s.mu.Unlock()
 		return
 	}
+	defer s.work.leave()
 	st.busy = true
 	s.mu.Unlock()
 	got, ended := st.pump()
@@ -191,6 +218,9 @@ func (st *stream) pump() (got int, ended bool) {
 	buf := st.set.sink.borrow()
 	defer buf.giveBack()
 	for {
+		if st.set.work.closing() && !st.set.draining.Load() {
+			return got, false // the rest is the next program's
+		}
 		n, err := buf.read(st.fd, st.kind)
 		switch {
 		case err == unix.EINTR:
@@ -239,6 +269,9 @@ func (s *ioset) deliver(kind logs.Stream, b *chunk, n int) {
 // waitDrained returns when all output was copied, or after a while if someone
 // else than the process holds the streams open.
 func (s *ioset) waitDrained(patience time.Duration) {
+	if s.draining.Store(true); s.work.closing() {
+		s.resume()
+	}
 	s.mu.Lock()
 	clients := s.clients
 	s.mu.Unlock()

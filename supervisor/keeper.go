@@ -11,6 +11,7 @@ import (
 	"github.com/wherry-engine/wherry/keeper"
 	"github.com/wherry-engine/wherry/keeper/exits"
 	"github.com/wherry-engine/wherry/keeper/fdstore"
+	"github.com/wherry-engine/wherry/keeper/successor"
 )
 
 const role = "supervisor"
@@ -139,6 +140,20 @@ func (k *keeperLink) drop(name string) {
 			k.s.log.Debug("cannot drop descriptors", "set", name, "err", err)
 		}
 	}
+}
+
+// upgradePatience is how long keeper and net may take to become another build.
+const upgradePatience = 20 * time.Second
+
+// upgrade makes the keeper and net the program.
+func (k *keeperLink) upgrade(ctx context.Context, program string) []successor.Outcome {
+	ctx, cancel := context.WithTimeout(ctx, upgradePatience)
+	defer cancel()
+	out, err := k.client().Upgrade(ctx, program)
+	if err != nil {
+		return []successor.Outcome{{Helper: "keeper", Refused: err.Error()}}
+	}
+	return out
 }
 
 func (k *keeperLink) all() ([]fdstore.Set, error) { return k.client().All() }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/keeper"
+	"github.com/wherry-engine/wherry/keeper/successor"
 	"github.com/wherry-engine/wherry/ocirun"
 )
 
@@ -34,8 +35,12 @@ func mainErr(args []string, log *slog.Logger) error {
 	execRoot := fs.String("exec-root", "", "directory of sockets and task state")
 	dataRoot := fs.String("data-root", "", "the daemon's data directory")
 	readyFD := fs.Int("ready-fd", -1, "descriptor to write to when ready")
+	takes := fs.Int(successor.TakesFlag, -1, "only tell whether state of this version is gone on with")
 	if err := fs.Parse(args); err != nil {
 		return err
+	}
+	if *takes >= 0 {
+		return successor.Takes(role, *takes, oldestState, stateVersion)
 	}
 	if *execRoot == "" {
 		return errors.New("--exec-root is missing")

@@ -31,6 +31,8 @@ func (s *Supervisor) recover(ctx context.Context) error {
 		return fmt.Errorf("spool: %w", err)
 	}
 	s.keep.put(spoolSet, nil, int(s.spool.f.Fd()))
+	gone := s.takeHandover(sets)
+	s.epoch = gone.Epoch
 	recorded, err := exits.Read(s.execRoot)
 	if err != nil {
 		s.log.Error("cannot read the exit records", "err", err)
@@ -43,7 +45,7 @@ func (s *Supervisor) recover(ctx context.Context) error {
 		return err
 	}
 	for _, id := range ids {
-		if err := s.recoverTask(ctx, id, sets); err != nil {
+		if err := s.recoverTask(ctx, id, sets, gone); err != nil {
 			s.log.Error("cannot recover a task", "task", id, "err", err)
 		}
 	}
@@ -54,11 +56,14 @@ func (s *Supervisor) recover(ctx context.Context) error {
 	for name, set := range sets {
 		switch {
 		case strings.HasPrefix(name, "exec/"):
-			s.recoverExec(set)
+			s.recoverExec(set, gone)
 		case strings.HasPrefix(name, waitPrefix):
 			s.recoverWait(set)
 		}
 	}
+	s.rejoinRest(gone)
+	s.rememberExecs(gone)
+	s.reapOthers()
 	for name, set := range sets { // what nobody claimed
 		claimed := false
 		for _, fd := range set.Files {
@@ -91,7 +96,7 @@ func take(set *fdstore.Set, names []string, name string) int {
 }
 
 // recoverTask makes the entry of one task of the journal.
-func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string]*fdstore.Set) error {
+func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string]*fdstore.Set, gone *left) error {
 	var names taskSet
 	set := sets[setName(id)]
 	if set != nil {
@@ -124,7 +129,7 @@ func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string
 	s.mu.Unlock()
 	switch t.st.State {
 	case task.Running, task.Paused:
-		return t.readopt(ctx, set, names.Names)
+		return t.readopt(ctx, set, names.Names, gone)
 	case task.Exited:
 		t.deleteCgroup(ctx, t.st.Cgroup) // it may have been under way
 		t.releaseRoot()
@@ -153,7 +158,7 @@ func (s *Supervisor) forgetUnborn(ctx context.Context, id string) error {
 }
 
 // readopt goes on with a task whose process may still run.
-func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []string) error {
+func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []string, gone *left) error {
 	s := t.s
 	t.pidfd = take(set, names, "pidfd")
 	if t.pidfd < 0 {
@@ -174,9 +179,14 @@ func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []strin
 	if err != nil {
 		s.log.Error("cannot go on with a log", "task", t.id, "err", err)
 	}
-	t.io = newIOSet(s.poll, t.stdio, p, sink)
+	if sink != nil {
+		sink.dropped.Store(t.st.DroppedBytes)
+		sink.last = t.st.LogError
+	}
+	t.io = s.newIOSet(t.id, "", t.stdio, p, sink)
 	t.io.onDetach, t.io.onStdinClosed = t.detachedClient, t.stdinClosed
-	if t.pidfd < 0 { // it ended while nobody held on to it
+	s.rejoin(gone, t.io) // before it is read
+	if t.pidfd < 0 {     // it ended while nobody held on to it
 		go t.ended()
 		return nil
 	}
@@ -194,9 +204,9 @@ func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []strin
 	return err
 }
 
-// recoverExec goes on with an exec. Its client is gone; its output is read and
-// dropped, so that it runs to its end.
-func (s *Supervisor) recoverExec(set *fdstore.Set) {
+// recoverExec goes on with an exec. Unless an upgrade has left its client, that
+// is gone; its output is read and dropped, so that it runs to its end.
+func (s *Supervisor) recoverExec(set *fdstore.Set, gone *left) {
 	var meta execSet
 	if json.Unmarshal(set.Meta, &meta) != nil {
 		return
@@ -210,7 +220,10 @@ func (s *Supervisor) recoverExec(set *fdstore.Set) {
 		return
 	}
 	p := &pipes{stdin: take(set, meta.Names, "stdin"), stdout: take(set, meta.Names, "stdout"), stderr: take(set, meta.Names, "stderr")}
-	e.io = newIOSet(s.poll, meta.Stdio, p, nil)
+	e.io = s.newIOSet(t.id, e.id, meta.Stdio, p, nil)
+	e.io.onStdinClosed = func() { t.mu.Lock(); defer t.mu.Unlock(); e.leaveLocked() }
+	e.io.onDetach = t.detachedClient
+	s.rejoin(gone, e.io)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.execs == nil {

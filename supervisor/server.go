@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -25,11 +26,16 @@ type conn struct {
 	mu      sync.Mutex
 	pending map[uint64]context.CancelFunc
 	events  bool
+	// successor is the program to become once the answer is sent.
+	successor string
 }
 
 func newConn(ctx context.Context, s *Supervisor, c *net.UnixConn) *conn {
 	cn := &conn{s: s, w: wire.NewConn(c), pending: map[uint64]context.CancelFunc{}}
 	cn.gone, cn.hangUp = context.WithCancel(ctx)
+	s.mu.Lock()
+	s.conns[cn] = struct{}{}
+	s.mu.Unlock()
 	return cn
 }
 
@@ -62,12 +68,26 @@ func (c *conn) serve() {
 			f.Close()
 		}
 	}
+	c.s.mu.Lock()
+	delete(c.s.conns, c)
+	c.s.mu.Unlock()
 	c.s.ownerGone(c)
 }
 
 // answer handles one request.
 func (c *conn) answer(ctx context.Context, f *wire.Frame) {
-	body, file, err := c.handle(ctx, f)
+	var body any
+	var file *os.File
+	var err error
+	switch {
+	case f.Op == wire.OpUpgrade:
+		body, file, err = c.handle(ctx, f)
+	case c.s.work.try(false):
+		body, file, err = c.handle(ctx, f)
+		c.s.work.leave()
+	default:
+		err = fmt.Errorf("the supervisor is being replaced by another build: %w", errdefs.ErrUnavailable)
+	}
 	f.Close()
 	c.mu.Lock()
 	c.pending[f.ID]()
@@ -92,6 +112,9 @@ func (c *conn) answer(ctx context.Context, f *wire.Frame) {
 	}
 	if err != nil {
 		_ = c.w.Close() // the reader ends
+	}
+	if f.Op == wire.OpUpgrade && c.successor != "" {
+		c.s.become(c.successor)
 	}
 	if f.Op == wire.OpShutdown && h.Kind == wire.Reply {
 		c.s.endHelpers()

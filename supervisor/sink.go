@@ -166,6 +166,69 @@ func (s *sink) report(st *task.Status) {
 	s.lastMu.Unlock()
 }
 
+func (s *sink) isBusy() bool {
+	if s == nil || s.none {
+		return false
+	}
+	if !s.mu.TryLock() {
+		return true
+	}
+	s.mu.Unlock()
+	s.qmu.Lock()
+	defer s.qmu.Unlock()
+	return s.busy
+}
+
+// settle makes sure that another program can go on with the log: nothing is
+// queued, and unfinished lines are kept.
+func (s *sink) settle() error {
+	if s == nil || s.none {
+		return nil
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.qmu.Lock()
+		defer s.qmu.Unlock()
+		for s.busy {
+			s.idle.Wait()
+		}
+	}()
+	late := time.NewTimer(logPatience)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+		return errors.New("it cannot be written at the moment")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w == nil || s.bound == 0 { // else kept at each write
+		return nil
+	}
+	for stream := logs.Stdout; stream <= logs.Stderr; stream++ {
+		if len(s.w.Pending(stream)) > 0 {
+			s.saveTail(stream, nextBatch())
+		}
+	}
+	return nil
+}
+
+// unsettle undoes settle.
+func (s *sink) unsettle() {
+	if s == nil || s.none || s.bound == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for stream := logs.Stdout; stream <= logs.Stderr; stream++ {
+		if err := s.journal.removeTail(s.id, stream); err != nil {
+			s.failed(err)
+		}
+		s.tailed[stream] = false
+	}
+}
+
 // close writes what is left, unfinished lines included.
 func (s *sink) close() {
 	if s == nil || s.none {
@@ -240,6 +303,11 @@ func (s *sink) recover(ctx context.Context) error {
 		batch := nextBatch()
 		if err := s.w.Write(stream, text, time.Now()); err != nil {
 			errs = append(errs, err)
+		}
+		if s.bound > 0 { // it is not kept from now on
+			errs = append(errs, s.journal.removeTail(s.id, stream))
+			s.tailed[stream] = false
+			continue
 		}
 		s.saveTail(stream, batch)
 	}

@@ -300,7 +300,7 @@ func (l *launch) create(ctx context.Context) error {
 			return err
 		}
 	}
-	l.io = newIOSet(t.s.poll, req.Stdio, l.pipes, l.sink)
+	l.io = t.s.newIOSet(t.id, "", req.Stdio, l.pipes, l.sink)
 	l.io.onDetach, l.io.onStdinClosed = t.detachedClient, t.stdinClosed
 	return nil
 }

@@ -53,13 +53,19 @@ type Supervisor struct {
 	lagging map[string]chan struct{}
 	// closing refuses new tasks: the helpers end.
 	closing bool
+	conns   map[*conn]struct{}
+
+	// work is what an upgrade waits for; clients are all connections.
+	work      gate
+	clients   clientTable
+	upgrading sync.Mutex // one at a time
 
 	// cleaning counts what goes on behind tasks that have ended.
 	cleaning sync.WaitGroup
 }
 
 func newSupervisor(o options) (*Supervisor, error) {
-	s := &Supervisor{options: o, tasks: map[string]*taskEntry{}, lagging: map[string]chan struct{}{}, seccomp: newProfileCache()}
+	s := &Supervisor{options: o, tasks: map[string]*taskEntry{}, lagging: map[string]chan struct{}{}, conns: map[*conn]struct{}{}, seccomp: newProfileCache()}
 	var err error
 	if s.poll, err = newPoller(); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)

@@ -35,6 +35,9 @@ func (e *engine) wireTasks(context.Context) error {
 	}
 	e.tasks = helpers.New(func(ctx context.Context) (helpers.Client, error) {
 		c, err := remote.Ensure(ctx, opts)
+		if err == nil {
+			c, err = c.Upgrade(ctx, opts)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -25,6 +25,9 @@ type Forwarder interface {
 	SetTarget(netip.AddrPort)
 	// Close releases the port; on return it is free.
 	Close() error
+	// Retire leaves the port to another process that has its socket, or binds
+	// it then, and returns when the connections carried have ended.
+	Retire()
 }
 
 // Listen serves a reserved port, whose socket it takes over.
@@ -75,6 +78,12 @@ func (p *tcp) Close() error {
 	err = errors.Join(err, p.l.Close())
 	p.wg.Wait()
 	return err
+}
+
+// Retire closes nothing but our descriptor of the socket.
+func (p *tcp) Retire() {
+	_ = p.l.Close()
+	p.wg.Wait()
 }
 
 func (p *tcp) accept() {

@@ -70,6 +70,9 @@ func (p *udp) Close() error {
 	return err
 }
 
+// Retire is Close: there are no connections.
+func (p *udp) Retire() { _ = p.Close() }
+
 func (p *udp) forgetAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/keeper/exits"
+	"github.com/wherry-engine/wherry/keeper/successor"
 )
 
 const (
@@ -40,8 +41,9 @@ const (
 
 // Message is what travels in both directions. Op is one of
 //
-//	to the keeper:   hello, put, drop, all, shutdown
-//	from the keeper: set (answers to all), end, exit
+//	to the keeper:   hello, put, drop, all, shutdown, upgrade (Name is a program)
+//	from the keeper: set (answers to all), end, exit, upgraded (Meta is a list of
+//	successor.Outcome)
 type Message struct {
 	Op      string          `json:"op"`
 	Version int             `json:"version,omitempty"`
@@ -65,8 +67,9 @@ type Client struct {
 	done chan struct{}
 	exit func(exits.Exit)
 
-	mu   sync.Mutex // one All at a time
-	sets chan Message
+	mu       sync.Mutex // one All at a time
+	sets     chan Message
+	upgraded chan Message
 }
 
 // Dial connects to the keeper of an exec root. onExit, if not nil, is called
@@ -76,7 +79,7 @@ func Dial(execRoot, role string, onExit func(exits.Exit)) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cl := &Client{c: c, done: make(chan struct{}), exit: onExit, sets: make(chan Message, 16)}
+	cl := &Client{c: c, done: make(chan struct{}), exit: onExit, sets: make(chan Message, 16), upgraded: make(chan Message, 1)}
 	if err := Write(c, Message{Op: "hello", Version: Version, Role: role}); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -130,6 +133,23 @@ func (c *Client) Drop(name string) error { return Write(c.c, Message{Op: "drop",
 // Shutdown makes the keeper end all helpers and itself.
 func (c *Client) Shutdown() error { return Write(c.c, Message{Op: "shutdown"}) }
 
+// Upgrade makes the keeper and the helpers that are not its client another
+// build. The connection stays.
+func (c *Client) Upgrade(ctx context.Context, program string) ([]successor.Outcome, error) {
+	if err := Write(c.c, Message{Op: "upgrade", Name: program}); err != nil {
+		return nil, err
+	}
+	select {
+	case m := <-c.upgraded:
+		var out []successor.Outcome
+		return out, json.Unmarshal(m.Meta, &out)
+	case <-c.done:
+		return nil, errors.New("the keeper is gone")
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the keeper does not answer: %w", ctx.Err())
+	}
+}
+
 // All returns every set; the descriptors are the caller's.
 func (c *Client) All() ([]Set, error) {
 	c.mu.Lock()
@@ -163,6 +183,11 @@ func (c *Client) read() {
 		switch m.Op {
 		case "set", "end":
 			c.sets <- m
+		case "upgraded":
+			select {
+			case c.upgraded <- m:
+			default: // nobody waits for it any more
+			}
 		case "exit":
 			if c.exit != nil && m.Exit != nil {
 				c.exit(*m.Exit)

@@ -60,6 +60,27 @@ type OpenRoot struct {
 	Root task.Root `json:"root"`
 }
 
+// Upgrade is the body of OpUpgrade.
+type Upgrade struct {
+	// Program is the path of the wherry-runtime that the helpers are to be.
+	Program string `json:"program"`
+}
+
+// Upgraded is its answer: what became of each helper. A supervisor that says
+// it is replaced ends the connection, and answers on a new one.
+type Upgraded struct {
+	Helpers []UpgradedHelper `json:"helpers"`
+}
+
+// UpgradedHelper is one helper's outcome.
+type UpgradedHelper struct {
+	Helper string `json:"helper"`
+	// Replaced: it is, or becomes now, the program asked for.
+	Replaced bool `json:"replaced,omitempty"`
+	// Refused is why it goes on as it was; "" otherwise.
+	Refused string `json:"refused,omitempty"`
+}
+
 // Sections joins byte strings so that Split finds them again.
 func Sections(parts ...[]byte) []byte {
 	n := 0

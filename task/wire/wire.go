@@ -60,6 +60,8 @@ const (
 	OpEvents
 	OpAck
 	OpShutdown
+	// OpUpgrade asks the helpers to become another build; it needs no Hello.
+	OpUpgrade
 )
 
 const (
