@@ -178,7 +178,7 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.pid, e.pidfd, e.start = p.Pid, pidfd, began
-	e.io = newIOSet(t.s.poll, std, pp, nil)
+	e.io = t.s.newIOSet(t.id, e.id, std, pp, nil)
 	e.io.onStdinClosed = func() { t.mu.Lock(); defer t.mu.Unlock(); e.leaveLocked() }
 	e.io.onDetach = t.detachedClient
 	e.leaveLocked()
@@ -275,6 +275,8 @@ func (e *execEntry) leaveLocked() {
 // ended is called when the exec's process has exited.
 func (e *execEntry) ended() {
 	t := e.t
+	t.s.work.enter()
+	defer t.s.work.leave()
 	t.mu.Lock()
 	pid, start, pidfd := e.pid, e.start, e.pidfd
 	t.mu.Unlock()
