@@ -68,6 +68,14 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			p.opened = append(p.opened, tree)
 			w.SourceFD = p.pass(int(tree.Fd()))
 		}
+		if sub := subpathOf(m); sub != "" && w.Kind == wire.MountBind && w.SourceFD < 0 {
+			tree, err := openPart(w.Source, sub, w.Recursive)
+			if err != nil {
+				return invalidf("mount at %s: open %s in source %s: %v", w.Target, sub, w.Source, err)
+			}
+			p.opened = append(p.opened, tree)
+			w.SourceFD = p.pass(int(tree.Fd()))
+		}
 		if w.IDMapFD == -2 {
 			ns, err := r.mountIDs(m, req.Spec.Linux)
 			if err != nil {

@@ -102,6 +102,9 @@ func parseMount(m *specs.Mount) (wire.Mount, error) {
 				continue
 			}
 		}
+		if strings.HasPrefix(o, subpathOption) {
+			continue // a path, see subpathOf
+		}
 		switch o {
 		case "", "defaults":
 		case "bind":
@@ -181,4 +184,17 @@ func MountOptions() []string {
 	out = append(out, strings.Fields("bind defaults idmap private rbind remount ridmap rprivate rshared rslave runbindable shared slave tmpcopyup unbindable")...)
 	slices.Sort(out)
 	return out
+}
+
+// subpathOption is followed by the part of a bind mount's source to mount.
+const subpathOption = "wherry.subpath="
+
+// subpathOf returns the part of a mount's source that is to be mounted, "" for all.
+func subpathOf(m *specs.Mount) string {
+	for _, o := range m.Options {
+		if sub, ok := strings.CutPrefix(o, subpathOption); ok {
+			return sub
+		}
+	}
+	return ""
 }

@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -69,3 +70,38 @@ func openThere(pid int, inside string, recursive bool) (int, error) {
 	}
 	return unix.OpenTree(place, "", flags)
 }
+
+// openPart clones what is at a path below a directory of the host. The
+// directory may be shared with containers: the path is resolved as if the
+// directory were the root, by descriptor, so that no link leads out of it.
+func openPart(dir, sub string, recursive bool) (*os.File, error) {
+	top, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(top)
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	var place int
+	for range openTries {
+		place, err = unix.Openat2(top, sub, &how)
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) { // a rename raced with a ".."
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(place)
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(place, "", flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), sub), nil
+}
+
+// openTries bounds how often a path is resolved anew while it changes.
+const openTries = 64

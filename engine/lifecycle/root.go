@@ -81,9 +81,7 @@ func (e *Engine) openMount(ctx context.Context, u *unit, m container.Mount, done
 		}
 		done.add(func(ctx context.Context) error { return e.o.Volumes.Unmount(ctx, m.Name, string(u.id)+"-cp") })
 		if m.Subpath != "" {
-			if host, err = subpath(host, m.Subpath); err != nil {
-				return nil, err
-			}
+			return openSubpath(host, m.Subpath)
 		}
 		return os.OpenFile(host, unix.O_PATH|unix.O_CLOEXEC, 0)
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	apievents "github.com/moby/moby/api/types/events"
@@ -137,9 +135,11 @@ func (e *Engine) useVolumes(ctx context.Context, u *unit, done *undo) (map[strin
 			}
 			done.add(func(ctx context.Context) error { return e.o.Volumes.Unmount(ctx, m.Name, string(u.id)) })
 			if m.Subpath != "" {
-				if host, err = subpath(host, m.Subpath); err != nil {
+				f, err := openSubpath(host, m.Subpath)
+				if err != nil {
 					return nil, err
 				}
+				f.Close() // the runtime opens it again: it may lead elsewhere by then
 			}
 			sources[m.Destination] = host
 			e.o.Events.Publish(apievents.VolumeEventType, apievents.ActionMount, m.Name, map[string]string{
@@ -164,18 +164,13 @@ func bindSource(m container.Mount) error {
 	return nil
 }
 
-// subpath checks a path below a volume: nothing in it may lead out.
-func subpath(host, sub string) (string, error) {
+// openSubpath opens a part of a volume: nothing in it may lead out.
+func openSubpath(host, sub string) (*os.File, error) {
 	f, err := rootfs.OpenIn(host, sub)
 	if err != nil {
-		return "", invalid("cannot access path %s in the volume: %v", sub, err)
+		return nil, invalid("cannot access path %s in the volume: %v", sub, err)
 	}
-	defer f.Close()
-	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
-	if err != nil || !strings.HasPrefix(real, path.Clean(host)+"/") {
-		return "", invalid("cannot access path %s in the volume", sub)
-	}
-	return real, nil
+	return f, nil
 }
 
 // holdVolumes makes known, after a start of the daemon, which volumes the

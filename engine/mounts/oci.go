@@ -11,6 +11,11 @@ import (
 	"github.com/wherry-engine/wherry/container"
 )
 
+// subpathOption tells the runtime of the part of the source to mount. It opens
+// that by descriptor: a path would be followed anew, and containers that share
+// the volume can put a link to the host in it at any moment.
+const subpathOption = "wherry.subpath="
+
 // OCI translates a mount point whose source on the host is known.
 func OCI(m container.Mount, source string) specs.Mount {
 	if m.Type == mount.TypeTmpfs {
@@ -36,7 +41,11 @@ func OCI(m container.Mount, source string) specs.Mount {
 	if propagation == "" {
 		propagation = mount.PropagationRPrivate
 	}
-	return specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: append(opts, string(propagation))}
+	opts = append(opts, string(propagation))
+	if m.Type == mount.TypeVolume && m.Subpath != "" {
+		opts = append(opts, subpathOption+m.Subpath)
+	}
+	return specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: opts}
 }
 
 func tmpfs(m container.Mount) specs.Mount {
