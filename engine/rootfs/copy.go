@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -72,7 +73,7 @@ func (c *copier) entry(srcDir, dstDir *os.File, name, path string, depth int) er
 	}
 	key := [2]uint64{st.Dev, st.Ino}
 	if first, ok := c.links[key]; ok && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return unix.Linkat(int(c.top.Fd()), strings.TrimPrefix(first, "/"), int(dstDir.Fd()), name, 0)
+		return c.hardlink(first, dstDir, name)
 	}
 	if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		c.links[key] = path
@@ -91,6 +92,19 @@ func (c *copier) entry(srcDir, dstDir *os.File, name, path string, depth int) er
 		return err
 	}
 	return c.describeAt(dstDir, name, &st)
+}
+
+// hardlink gives what was copied before a further name. The directories on the
+// way there may have become links since: a container may have the volume already.
+func (c *copier) hardlink(first string, dstDir *os.File, name string) error {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	dir, base := filepath.Split(strings.TrimPrefix(first, "/"))
+	fd, err := unix.Openat2(int(c.top.Fd()), "./"+dir, &how)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Linkat(fd, base, int(dstDir.Fd()), name, 0)
 }
 
 func (c *copier) subdir(srcDir, dstDir *os.File, name, path string, depth int) error {
@@ -169,7 +183,13 @@ func (c *copier) describeAt(dir *os.File, name string, st *unix.Stat_t) error {
 	if err := unix.Fchownat(int(dir.Fd()), name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if err := unix.Fchmodat(int(dir.Fd()), name, st.Mode&0o7777, 0); err != nil {
+	// By descriptor: fchmodat(2) would follow a link that took the name meanwhile.
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), st.Mode&0o7777); err != nil {
 		return err
 	}
 	return setTimes(dir, name, st)
