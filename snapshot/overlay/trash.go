@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/internal/rmtree"
 )
 
 // trash deletes directories in the background, one after the other.
@@ -64,7 +65,7 @@ func (t *trash) empty() {
 		return
 	}
 	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(t.dir, e.Name())); err != nil {
+		if err := rmtree.Remove(filepath.Join(t.dir, e.Name())); err != nil {
 			t.log.Warn("delete a removed layer", "layer", e.Name(), "err", err)
 		}
 	}

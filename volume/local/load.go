@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/wherry-engine/wherry/internal/rmtree"
 )
 
 func (s *Store) load() error {
@@ -48,7 +50,7 @@ func (s *Store) scan() error {
 	for _, d := range dirs {
 		switch {
 		case strings.HasPrefix(d.Name(), trashPrefix):
-			if err := os.RemoveAll(filepath.Join(s.dir, d.Name())); err != nil {
+			if err := rmtree.Remove(filepath.Join(s.dir, d.Name())); err != nil {
 				s.log.Warn("remove files of a removed volume", "dir", d.Name(), "err", err)
 			}
 		case d.IsDir() && s.volumes[d.Name()] == nil && checkName(d.Name()) == nil:

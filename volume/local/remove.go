@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/wherry-engine/wherry/internal/rmtree"
 )
 
 // Delete implements volume.Store.
@@ -69,7 +71,7 @@ func (s *Store) erase(name string) error {
 	s.mu.Lock()
 	delete(s.volumes, name)
 	s.mu.Unlock()
-	if err := os.RemoveAll(trash); err != nil {
+	if err := rmtree.Remove(trash); err != nil {
 		s.log.Warn("volume is removed, but some of its files are left", "dir", trash, "err", err)
 	}
 	return nil
