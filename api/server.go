@@ -205,11 +205,18 @@ func (s *Server) refuseVersion(version string, rt *Route) string {
 	return ""
 }
 
+// archiveTypes are the contents that a client takes for whole when they end.
+var archiveTypes = map[string]bool{"application/x-tar": true, "application/octet-stream": true}
+
 func (s *Server) fail(w *response, name string, err error) {
 	status := statusOf(name, err)
 	if w.written() {
 		if !isClientGone(err) {
 			s.opts.Logger.Warn("request failed after its answer had begun", "route", name, "err", err)
+		}
+		if archiveTypes[w.Header().Get("Content-Type")] {
+			// Break the connection rather than end an archive that is not whole.
+			panic(http.ErrAbortHandler)
 		}
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,6 +60,9 @@ type packer struct {
 func (t *packer) add(fd int, at, name string) error {
 	if err := t.ctx.Err(); err != nil {
 		return err
+	}
+	if len(at) > maxName {
+		return fmt.Errorf("%.100s…: the path is longer than %d bytes: %w", at, maxName, errdefs.ErrInvalidArgument)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

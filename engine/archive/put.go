@@ -29,7 +29,9 @@ type PutOptions struct {
 	Owner      *[2]int
 }
 
-// budgets of one archive: entries beyond them are refused.
+// budgets of one archive: entries beyond them are refused. maxName is also how
+// long a path in the container may be to be read (PATH_MAX), which bounds the
+// directories that are held open.
 const (
 	maxName  = 4096
 	maxDepth = 512
@@ -57,7 +59,7 @@ func (v *View) Put(ctx context.Context, opts PutOptions, r io.Reader) error {
 			return fmt.Errorf("read archive: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 		if err := u.entry(h, tr); err != nil {
-			return fmt.Errorf("unpack %q: %w", h.Name, err)
+			return fmt.Errorf("unpack %.200q: %w", h.Name, err)
 		}
 	}
 	return u.finish()
@@ -200,13 +202,17 @@ func (u *unpacker) clear(dir int, base string, h *tar.Header) (bool, error) {
 	case u.opts.NoOverwriteDirNonDir && wantDir:
 		return false, fmt.Errorf("cannot overwrite non-directory with directory: %w", errdefs.ErrInvalidArgument)
 	case isDir:
-		return false, removeTree(dir, base)
+		return false, removeTree(dir, base, 0)
 	}
 	return false, unix.Unlinkat(dir, base, 0)
 }
 
-// removeTree deletes a directory by descriptors only.
-func removeTree(dir int, base string) error {
+// removeTree deletes a directory by descriptors only, as deep as an archive can
+// have made it.
+func removeTree(dir int, base string, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("a directory in its place is nested more than %d deep: %w", maxDepth, errdefs.ErrInvalidArgument)
+	}
 	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -220,7 +226,7 @@ func removeTree(dir int, base string) error {
 	for _, n := range names {
 		err := unix.Unlinkat(fd, n, 0)
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
-			err = removeTree(fd, n)
+			err = removeTree(fd, n, depth+1)
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/container"
@@ -32,7 +33,11 @@ func (d *Driver) compare(ctx context.Context, id container.ID, differs func(*tre
 		return err
 	}
 	base := newBase(lower)
-	if err := missing("/", dir, []string{lower}, gone); err != nil {
+	has := func(name string) bool {
+		_, err := os.Lstat(dir + "/" + name)
+		return err == nil
+	}
+	if err := missing("/", has, []string{lower}, gone); err != nil {
 		return err
 	}
 	return tree.Walk(ctx, dir, []string{lower}, func(e *tree.Entry) error {
@@ -48,19 +53,18 @@ func (d *Driver) compare(ctx context.Context, id container.ID, differs func(*tre
 		if !e.IsDir() || len(e.Below) == 0 {
 			return nil
 		}
-		return missing(e.Path, e.ProcPath(), e.Below, gone)
+		return missing(e.Path, e.Has, e.Below, gone)
 	})
 }
 
 // missing reports names that lower directories have and a directory has not.
-func missing(at, dir string, lower []string, gone func(string) error) error {
+func missing(at string, has func(string) bool, lower []string, gone func(string) error) error {
 	names, err := tree.List(lower)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		var st unix.Stat_t
-		if unix.Lstat(dir+"/"+n, &st) == nil {
+		if has(n) {
 			continue
 		}
 		if err := gone(path.Join(at, n)); err != nil {
@@ -165,7 +169,8 @@ func (d *Driver) Diff(ctx context.Context, id container.ID, w io.Writer) error {
 	return t.Close()
 }
 
-// Usage implements snapshot.Driver: what the layer adds to its chain.
+// Usage implements snapshot.Driver: what the layer adds to its chain, without
+// what is nested too deep.
 func (d *Driver) Usage(ctx context.Context, id container.ID) (snapshot.Usage, error) {
 	var u snapshot.Usage
 	err := d.compare(ctx, id, func(e *tree.Entry) error {
@@ -175,5 +180,8 @@ func (d *Driver) Usage(ctx context.Context, id container.ID) (snapshot.Usage, er
 		}
 		return nil
 	}, func(string) error { return nil })
+	if errdefs.IsOutOfRange(err) {
+		err = nil // one hostile container must not spoil the sum of all
+	}
 	return u, err
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/container"
@@ -53,15 +54,15 @@ func changesOf(e *tree.Entry) ([]snapshot.Change, error) {
 		return nil, err
 	}
 	for _, n := range names {
-		var st unix.Stat_t
-		if unix.Lstat(e.ProcPath()+"/"+n, &st) != nil {
+		if !e.Has(n) {
 			list = append(list, snapshot.Change{Path: path.Join(e.Path, n), Kind: snapshot.Deleted})
 		}
 	}
 	return list, nil
 }
 
-// Usage implements snapshot.Driver: apparent sizes, each file once.
+// Usage implements snapshot.Driver: apparent sizes, each file once. What is
+// nested too deep is left out.
 func (d *Driver) Usage(ctx context.Context, id container.ID) (snapshot.Usage, error) {
 	if _, err := d.held(id); err != nil {
 		return snapshot.Usage{}, err
@@ -81,5 +82,8 @@ func (d *Driver) Usage(ctx context.Context, id container.ID) (snapshot.Usage, er
 		}
 		return nil
 	})
+	if errdefs.IsOutOfRange(err) {
+		err = nil // one hostile container must not spoil the sum of all
+	}
 	return u, err
 }

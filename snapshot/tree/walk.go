@@ -20,8 +20,9 @@ import (
 
 const (
 	opaqueXattr = "trusted.overlay.opaque"
-	// maxNesting bounds the directories held open at once.
-	maxNesting = 4096
+	// maxNesting bounds the directories held open at once. Nobody gets deeper
+	// with paths of the kernel's size (PATH_MAX).
+	maxNesting = 2048
 )
 
 // Entry is one thing in an upper directory. A running container may change the
@@ -52,6 +53,17 @@ func (e *Entry) IsWhiteout() bool { return whiteout(&e.Stat) }
 // ProcPath names the entry for calls that take no descriptor.
 func (e *Entry) ProcPath() string {
 	return "/proc/self/fd/" + strconv.Itoa(int(e.dir.Fd())) + "/" + e.Name
+}
+
+// Has tells whether a directory has an entry of that name.
+func (e *Entry) Has(name string) bool {
+	fd, err := unix.Openat(int(e.dir.Fd()), e.Name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	return unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
 }
 
 func whiteout(st *unix.Stat_t) bool {
