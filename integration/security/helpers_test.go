@@ -47,7 +47,7 @@ func putArchive(t testing.TB, d *testenv.Daemon, id, path string, tarball []byte
 	defer cancel()
 	status, body, err := d.Request(ctx, "PUT", "/containers/"+id+"/archive?path="+url.QueryEscape(path), tarball)
 	if err != nil {
-		t.Fatalf("PUT archive: %v\n%s", err, d.LogTail())
+		return 0, err.Error() // refused before it was read to its end
 	}
 	return status, string(body)
 }

@@ -129,7 +129,7 @@ func pack(t testing.TB, files ...file) []byte {
 }
 
 // applets of busybox that the tests use.
-const applets = "sh ls cat mkdir ln rm echo sleep id grep pwd touch head test true ps mv chmod mknod mount umount env hostname dd stat readlink cp find"
+const applets = "sh ls cat mkdir ln rm echo sleep id grep pwd touch head test true ps mv chmod mknod mount umount env hostname dd stat readlink cp find sort wc"
 
 // base is the layer that all test images share.
 var base = sync.OnceValues(func() ([]file, error) {
@@ -221,8 +221,8 @@ type canary struct {
 	before string
 }
 
-// newCanary makes one; at the end of the test it must be as it was.
-func newCanary(t *testing.T) *canary {
+// newCanary makes one, with further files; at the end of the test it must be as it was.
+func newCanary(t *testing.T, more ...string) *canary {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "wh-canary-")
 	if err != nil {
@@ -230,7 +230,8 @@ func newCanary(t *testing.T) *canary {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	c := &canary{dir: dir, secret: "canary-" + filepath.Base(dir)}
-	for _, name := range []string{"secret", "dir/secret", "hosts", "hostname", "resolv.conf", "console", "null", "sub/secret", "file"} {
+	names := []string{"secret", "dir/secret", "hosts", "hostname", "resolv.conf", "console", "null", "sub/secret", "file"}
+	for _, name := range append(names, more...) {
 		p := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
 			t.Fatal(err)
