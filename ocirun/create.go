@@ -44,14 +44,19 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	if pids, err := r.cgroups.Pids(path); err == nil && len(pids) > 0 {
 		return nil, fmt.Errorf("cgroup %s is in use by process %d: %w", path, pids[0], errdefs.ErrAlreadyExists)
 	}
+	before, err := ForeignMounts(req.Spec, req.Bundle)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.cgroups.Create(path); err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
 	c, err := r.create(ctx, req, p, path, limits, unlock)
 	if err != nil {
 		derr := r.cgroups.Delete(context.WithoutCancel(ctx), path)
-		return nil, errors.Join(err, derr)
+		return nil, errors.Join(err, derr, UnmountForeign(req.Spec, req.Bundle, before))
 	}
+	c.MountsBefore = before
 	return c, nil
 }
 

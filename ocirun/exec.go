@@ -74,7 +74,15 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 		return nil, fmt.Errorf("exec: %w", err)
 	}
 	agent := AgentOf(&CreateRequest{ID: req.ID, Spec: req.Spec, Bundle: req.Bundle}, s.pid, specs.StateRunning)
-	console, err := r.runExec(ctx, s, cfg, fds, agent)
+	var console *os.File
+	root, err := foreignRoot(req)
+	if err == nil && root != nil {
+		cfg.RootFD, fds = len(fds), append(fds, int(root.Fd()))
+	}
+	if err == nil {
+		console, err = r.runExec(ctx, s, cfg, fds, agent)
+	}
+	closeFile(root)
 	unix.Close(s.conn.FD)
 	if err != nil {
 		s.kill()

@@ -25,6 +25,11 @@ func (r *Runtime) rootfs(p *plan, req *CreateRequest) error {
 			p.cfg.Propagation = flags
 		}
 	}
+	if !p.cfg.NewMountNS {
+		var err error
+		p.cfg.RootPath, err = rootPath(req.Spec, req.Bundle)
+		return err
+	}
 	if req.Root != nil {
 		fd, err := r.cloneRoot(req.Root)
 		if err != nil {
@@ -76,6 +81,15 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			p.opened = append(p.opened, tree)
 			w.SourceFD = p.pass(int(tree.Fd()))
 		}
+		if w.Kind == wire.MountBind && w.SourceFD < 0 && len(p.cfg.Enter) > 0 {
+			// The source is ours, not one of the namespace that init enters.
+			tree, err := cloneSource(w.Source, w.Recursive)
+			if err != nil {
+				return invalidf("mount at %s: open source %s: %v", w.Target, w.Source, err)
+			}
+			p.opened = append(p.opened, tree)
+			w.SourceFD = p.pass(int(tree.Fd()))
+		}
 		if w.IDMapFD == -2 {
 			ns, err := r.mountIDs(m, req.Spec.Linux)
 			if err != nil {
@@ -93,6 +107,19 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 		p.cfg.DevSetup = true // a /dev in the root itself
 	}
 	return nil
+}
+
+// cloneSource makes a detached copy of a mount.
+func cloneSource(name string, recursive bool) (*os.File, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, name, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // standardDevices every container has.

@@ -9,11 +9,15 @@ import (
 )
 
 // forkable tells whether the process of an exec can be forked by an init
-// outside of the container: not if it is to enter a time namespace, which a
+// outside of the container: not if its root is not that of its mount namespace,
+// it is to enter a time namespace, which a
 // program with several threads cannot, has a scheduling that a fork does not
 // hand down, an affinity from before it enters the cgroups, or a listener to hand over.
 func forkable(req *ExecRequest, cfg *wire.Config) bool {
 	a := req.Process.ExecCPUAffinity
+	if _, foreign := foreignMounts(req.Spec.Linux); foreign {
+		return false
+	}
 	return !hasNamespace(req.Spec, specs.TimeNamespace) && req.Process.Scheduler == nil && (a == nil || a.Initial == "") && !cfg.Process.Notify
 }
 

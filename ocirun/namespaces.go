@@ -8,6 +8,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
 // namespaces sorts them into those to make and those to join.
@@ -22,8 +24,8 @@ func (r *Runtime) namespaces(p *plan, req *CreateRequest) error {
 			p.opened = append(p.opened, f)
 		}
 		switch flag {
-		case unix.CLONE_NEWNS:
-			return lackf("joining a mount namespace")
+		case unix.CLONE_NEWNS: // the init's program is found in this one
+			p.cfg.Enter = append(p.cfg.Enter, wire.Enter{FD: p.pass(int(f.Fd())), Flag: flag})
 		case unix.CLONE_NEWUSER:
 			p.userNS = f
 		case unix.CLONE_NEWTIME:
@@ -102,10 +104,15 @@ func timeOffsets(p *plan, l *specs.Linux) error {
 
 func (r *Runtime) checkNamespaces(p *plan, req *CreateRequest, seen int) error {
 	l := req.Spec.Linux
-	if p.clone&unix.CLONE_NEWNS == 0 {
-		return lackf("a container without a mount namespace of its own")
+	p.cfg.NewMountNS = p.clone&unix.CLONE_NEWNS != 0
+	if !p.cfg.NewMountNS {
+		switch {
+		case req.Root != nil:
+			return lackf("a root mount without a mount namespace for it")
+		case l.RootfsPropagation != "":
+			return invalidf("the propagation of the root needs a mount namespace of the container's own")
+		}
 	}
-	p.cfg.NewMountNS = true
 	if (req.Spec.Hostname != "" || req.Spec.Domainname != "") && seen&unix.CLONE_NEWUTS == 0 {
 		return invalidf("a host name needs a uts namespace")
 	}

@@ -70,6 +70,9 @@ type Container struct {
 	Console *os.File
 	// Cgroup is the path of the container's cgroup, relative to the hierarchy roots.
 	Cgroup string
+	// MountsBefore is for UnmountForeign; nil unless the container's mount
+	// namespace is not its own.
+	MountsBefore []int
 
 	conn  wire.Conn // the runtime's side of the handshake
 	once  sync.Once // closes it

@@ -123,7 +123,7 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	if err != nil {
 		err = errors.Join(err, unix.Kill(c.Pid, unix.SIGKILL))
 		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
-		return nil, nil, errors.Join(err, rt.DeleteCgroup(ctx, c.Cgroup))
+		return nil, nil, errors.Join(err, rt.DeleteCgroup(ctx, c.Cgroup), ocirun.UnmountForeign(s, bundle, c.MountsBefore))
 	}
 	return c, r, nil
 }
@@ -136,6 +136,7 @@ func (g *globals) record(c *ocirun.Container, s *specs.Spec, bundle string, o *c
 	}
 	r := &record{
 		Version: recordVersion, ID: c.ID, Pid: c.Pid, Born: ticks, Bundle: bundle, Cgroup: c.Cgroup, Created: time.Now().UTC(), Spec: s,
+		MountsBefore: c.MountsBefore,
 	}
 	if err := g.save(r); err != nil {
 		return nil, err

@@ -55,9 +55,9 @@ func (g *globals) remove(ctx context.Context, rt *ocirun.Runtime, r *record, for
 	if err := rt.DeleteCgroup(ctx, r.Cgroup); err != nil {
 		return err
 	}
-	var err error
+	err := ocirun.UnmountForeign(r.Spec, r.Bundle, r.MountsBefore)
 	if h := r.Spec.Hooks; h != nil {
-		err = r.hooks(ctx, "poststop", h.Poststop, 0, specs.StateStopped)
+		err = errors.Join(err, r.hooks(ctx, "poststop", h.Poststop, 0, specs.StateStopped))
 	}
 	return errors.Join(err, os.RemoveAll(g.dir(r.ID)))
 }

@@ -28,6 +28,8 @@ type record struct {
 	Bundle  string    `json:"bundle"`
 	Cgroup  string    `json:"cgroup"`
 	Created time.Time `json:"created"`
+	// MountsBefore is ocirun.Container's.
+	MountsBefore []int `json:"mountsBefore,omitempty"`
 	// Spec as it was when the container was created.
 	Spec *specs.Spec `json:"spec"`
 }

@@ -70,7 +70,7 @@ func ioctlPeer(master int) (int, error) {
 
 // bindConsole shows the terminal as /dev/console.
 func (s *setup) bindConsole() error {
-	if !s.cfg.Process.Terminal || !s.cfg.NewMountNS {
+	if !s.cfg.Process.Terminal {
 		return nil
 	}
 	target, err := s.target("/dev/console", false)

@@ -60,9 +60,29 @@ func (s *setup) join() error {
 			return fmt.Errorf("enter the container's namespaces: %w", err)
 		}
 	}
+	if s.cfg.RootFD >= 0 {
+		if err := s.enterRoot(); err != nil {
+			return err
+		}
+	}
 	s.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open the container's root: %w", err)
+	}
+	return nil
+}
+
+// enterRoot is for a container whose root is not that of its mount namespace.
+func (s *setup) enterRoot() error {
+	fd, err := s.fd(s.cfg.RootFD)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchdir(fd); err != nil {
+		return fmt.Errorf("enter the container's root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("chroot to the container's root: %w", err)
 	}
 	return nil
 }

@@ -69,13 +69,29 @@ func (s *setup) hostRoot() error {
 	if err != nil {
 		return fmt.Errorf("open the root %s: %w", s.cfg.RootPath, err)
 	}
+	if !s.cfg.RootReadonly {
+		return nil
+	}
+	// A mount of its own, whose flag is not that of others.
+	fd, err := unix.OpenTree(s.root, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	if err != nil {
+		return fmt.Errorf("clone the root: %w", err)
+	}
+	if err := mountSetattr(fd, false, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+		return err
+	}
+	if err := attach(fd, s.root); err != nil {
+		return err
+	}
+	unix.Close(s.root)
+	s.root = fd
 	return nil
 }
 
 // pivot makes the container's root the root of the namespace and drops
 // everything of the host's.
 func (s *setup) pivot() error {
-	if s.cfg.RootReadonly && s.cfg.NewMountNS {
+	if s.cfg.RootReadonly {
 		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 		if err := mountSetattr(s.root, false, &attr); err != nil {
 			return fmt.Errorf("make the root read-only: %w", err)

@@ -31,6 +31,8 @@ type Config struct {
 	Hostname   string
 	Domainname string
 
+	// RootFD is the mount that becomes the root; with Join, a directory to
+	// chroot to after the namespaces are entered, or -1.
 	RootFD       int
 	RootPath     string // if RootFD is -1
 	RootMove     bool   // the root may be moved, it cannot be cloned
