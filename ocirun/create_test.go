@@ -255,8 +255,8 @@ func TestRefused(t *testing.T) {
 			q.Spec.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_FOO"}
 		}, errdefs.ErrInvalidArgument, "MPOL_FOO"},
 		{"bind option", func(q *CreateRequest) {
-			q.Spec.Mounts = append(q.Spec.Mounts, specs.Mount{Destination: "/x", Source: "/", Options: []string{"bind", "foo=bar"}})
-		}, errdefs.ErrInvalidArgument, "foo=bar"},
+			q.Spec.Mounts = append(q.Spec.Mounts, specs.Mount{Destination: "/x", Source: "/", Options: []string{"bind", "foobar"}})
+		}, errdefs.ErrInvalidArgument, "foobar"},
 		{"no command", func(q *CreateRequest) { q.Spec.Process.Args = nil }, errdefs.ErrInvalidArgument, "no command specified"},
 		{"unified on v1", func(q *CreateRequest) {
 			q.Spec.Linux.Resources = &specs.LinuxResources{Unified: map[string]string{"memory.high": "1"}}
