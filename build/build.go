@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -67,7 +68,14 @@ type Builder struct {
 	started *running
 	closed  bool
 	cancels map[string]context.CancelFunc
+	// collect runs when the temporary leases of the last build have expired.
+	collect    *time.Timer
+	collecting sync.WaitGroup
 }
+
+// leaseLife is a little more than BuildKit gives to its temporary leases,
+// which it does not always delete.
+const leaseLife = 5*time.Minute + 10*time.Second
 
 // running is BuildKit once it was started.
 type running struct {
@@ -75,6 +83,7 @@ type running struct {
 	sessions   *session.Manager
 	server     *grpc.Server
 	worker     *worker
+	plans      *planned
 	close      func() error
 }
 
@@ -116,11 +125,38 @@ func (b *Builder) get(ctx context.Context) (*running, error) {
 	return r, nil
 }
 
+// collectLater collects garbage once the leases of what has run until now
+// cannot hold anything any more.
+func (b *Builder) collectLater() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	run := b.started
+	if b.closed || run == nil {
+		return
+	}
+	if b.collect != nil && b.collect.Stop() {
+		b.collecting.Done()
+	}
+	b.collecting.Add(1)
+	b.collect = time.AfterFunc(leaseLife, func() {
+		defer b.collecting.Done()
+		if err := run.worker.GarbageCollect(context.Background()); err != nil {
+			b.opt.Logger.Warn("collecting garbage of builds", "err", err)
+		}
+	})
+}
+
 // Close stops BuildKit if it runs.
 func (b *Builder) Close() error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
+	if b.collect != nil && b.collect.Stop() {
+		b.collecting.Done()
+	}
+	b.mu.Unlock()
+	b.collecting.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, cancel := range b.cancels {
 		cancel()
 	}
@@ -138,6 +174,7 @@ func (b *Builder) ServeGRPC(ctx context.Context, conn net.Conn) error {
 	if err != nil {
 		return err
 	}
+	defer b.collectLater()
 	(&http2.Server{}).ServeConn(conn, &http2.ServeConnOpts{Handler: r.server, Context: ctx})
 	return nil
 }

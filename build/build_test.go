@@ -3,6 +3,7 @@ package build
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"io"
 	"strings"
 	"testing"
@@ -11,28 +12,12 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
-	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/moby/api/types/registry"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/wherry-engine/wherry/task"
 )
-
-func TestStepTitle(t *testing.T) {
-	for name, want := range map[string]string{
-		"[1/3] FROM docker.io/library/busybox": "Step 1/3 : FROM docker.io/library/busybox",
-		"[builder 2/4] RUN make":               "Step 2/4 (builder) : RUN make",
-		"[internal] load build definition":     "",
-		"[auth] library/busybox:pull":          "",
-		"exporting to image":                   "",
-		"":                                     "",
-	} {
-		if got := stepTitle(name); got != want {
-			t.Errorf("stepTitle(%q) = %q, want %q", name, got, want)
-		}
-	}
-}
 
 func TestTaskRoot(t *testing.T) {
 	got, err := taskRoot([]mount.Mount{{Type: "overlay", Options: []string{"workdir=/w", "upperdir=/u", "lowerdir=/b:/a", "index=off"}}})
@@ -77,14 +62,13 @@ func TestRequestAttrs(t *testing.T) {
 	}
 }
 
-func TestRequestNames(t *testing.T) {
-	r := Request{Tags: []string{"app", "app:latest", "reg.example:5000/x:1"}}
-	got, err := r.names()
+func TestImageNames(t *testing.T) {
+	got, err := imageNames([]string{"app", "", "app:latest", "reg.example:5000/x:1"})
 	if want := "docker.io/library/app:latest,reg.example:5000/x:1"; err != nil || got != want {
 		t.Errorf("names = %q, %v; want %q", got, err, want)
 	}
 	for _, bad := range []string{"App", "a@sha256:" + "0000000000000000000000000000000000000000000000000000000000000000", ":x"} {
-		if _, err := (&Request{Tags: []string{bad}}).names(); !errdefs.IsInvalidArgument(err) {
+		if _, err := imageNames([]string{bad}); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %v, want InvalidArgument", bad, err)
 		}
 	}
@@ -103,33 +87,6 @@ func TestCredentials(t *testing.T) {
 		if err != nil || got.Username != want[0] || got.Secret != want[1] {
 			t.Errorf("%s: %v %v, want %v", host, got, err, want)
 		}
-	}
-}
-
-// lines collects a build's text.
-type lines struct{ text string }
-
-func (l *lines) Stream(s string) error { l.text += s; return nil }
-func (l *lines) Aux(string, any) error { return nil }
-
-func TestSteps(t *testing.T) {
-	out := &lines{}
-	s := newSteps(out)
-	now := timestamppb.Now()
-	for _, m := range []*controlapi.StatusResponse{
-		{Vertexes: []*controlapi.Vertex{{Digest: "i", Name: "[internal] load", Started: now}}},
-		{Vertexes: []*controlapi.Vertex{{Digest: "a", Name: "[1/2] FROM x", Cached: true, Started: now, Completed: now}}},
-		{Vertexes: []*controlapi.Vertex{{Digest: "b", Name: "[2/2] RUN echo hi", Started: now}}},
-		{Logs: []*controlapi.VertexLog{{Vertex: "b", Msg: []byte("hi\n")}}},
-		{Vertexes: []*controlapi.Vertex{{Digest: "b", Name: "[2/2] RUN echo hi", Started: now, Completed: now}}},
-	} {
-		if err := s.show(m); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := "Step 1/2 : FROM x\n ---> Using cache\nStep 2/2 : RUN echo hi\nhi\n"
-	if diff := cmp.Diff(want, out.text); diff != "" {
-		t.Error(diff)
 	}
 }
 
@@ -165,5 +122,46 @@ func TestFramed(t *testing.T) {
 	}
 	if _, err := framed(io.NopCloser(strings.NewReader(""))); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("an empty context: %v", err)
+	}
+}
+
+func TestRemote(t *testing.T) {
+	for remote, want := range map[string]bool{
+		"http://x/ctx.tar": true, "https://x/Dockerfile": true, "https://x/y.git#main:sub": true, "git@x:y.git": true, "github.com/x/y": true,
+		"file:///etc/passwd": false, "/etc": false, "ftp://x/y": false, "docker-image://x": false,
+	} {
+		if err := checkRemote(remote); (err == nil) != want || err != nil && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", remote, err)
+		}
+	}
+}
+
+// recording is an exporter that only notes its options.
+type recording struct{ attrs map[string]string }
+
+func (r *recording) Resolve(_ context.Context, _ int, attrs map[string]string) (exporter.ExporterInstance, error) {
+	r.attrs = attrs
+	return nil, nil
+}
+
+// TestExporterNames is about what clients of BuildKit's own API send.
+func TestExporterNames(t *testing.T) {
+	for name, tt := range map[string]struct{ in, want map[string]string }{
+		"as typed":  {map[string]string{"name": "app,reg:5000/x:1"}, map[string]string{"name": "docker.io/library/app:latest,reg:5000/x:1"}},
+		"none":      {nil, map[string]string{"name": "", "dangling-name-prefix": danglingPrefix}},
+		"by build":  {map[string]string{"name": "*"}, map[string]string{"name": "*"}},
+		"by digest": {map[string]string{"name": "reg:5000/x", "push-by-digest": "true"}, map[string]string{"name": "reg:5000/x", "push-by-digest": "true"}},
+		"unpack":    {map[string]string{"name": "app", "unpack": "true"}, map[string]string{"name": "docker.io/library/app:latest"}},
+	} {
+		r := &recording{}
+		if _, err := (&storing{Exporter: r}).Resolve(t.Context(), 0, tt.in); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, r.attrs); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	if _, err := (&storing{Exporter: &recording{}}).Resolve(t.Context(), 0, map[string]string{"name": "No Such"}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a name that is none: %v", err)
 	}
 }

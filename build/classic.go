@@ -32,6 +32,7 @@ func (b *Builder) Build(ctx context.Context, req Request, out Output) (string, e
 	if err != nil {
 		return "", err
 	}
+	defer b.collectLater()
 	ctx, end := b.cancellable(ctx, req.BuildID)
 	defer end()
 	ref := identity.NewID()
@@ -41,19 +42,7 @@ func (b *Builder) Build(ctx context.Context, req Request, out Output) (string, e
 	}
 	defer endSession()
 
-	var show func(*controlapi.StatusResponse) error
-	if req.BuildKit {
-		show = func(s *controlapi.StatusResponse) error {
-			raw, err := proto.Marshal(s)
-			if err != nil {
-				return err
-			}
-			return out.Aux(traceID, raw)
-		}
-	} else {
-		show = newSteps(out).show
-	}
-	resp, err := b.solve(ctx, run, solve, ref, show)
+	resp, err := b.report(ctx, run, req, solve, out)
 	if err != nil {
 		return "", err
 	}
@@ -65,6 +54,26 @@ func (b *Builder) Build(ctx context.Context, req Request, out Output) (string, e
 		return id, nil
 	}
 	return id, success(out, id, solve.Exporters[0].Attrs["name"])
+}
+
+// report runs a build and shows its progress in the words the client asked for.
+func (b *Builder) report(ctx context.Context, run *running, req Request, solve *controlapi.SolveRequest, out Output) (*controlapi.SolveResponse, error) {
+	if req.BuildKit {
+		return b.solve(ctx, run, solve, func(s *controlapi.StatusResponse) error {
+			raw, err := proto.Marshal(s)
+			if err != nil {
+				return err
+			}
+			return out.Aux(traceID, raw)
+		})
+	}
+	lines := newSteps(out)
+	defer run.plans.expect(solve.Session, lines.setPlan)()
+	resp, err := b.solve(ctx, run, solve, lines.show)
+	if shown := lines.finish(err == nil); err == nil {
+		err = shown
+	}
+	return resp, err
 }
 
 // success ends the output as scripts expect it.
@@ -84,12 +93,12 @@ func success(out Output, id, names string) error {
 }
 
 // solve runs the request and delivers its status messages in order.
-func (b *Builder) solve(ctx context.Context, run *running, req *controlapi.SolveRequest, ref string, show func(*controlapi.StatusResponse) error) (*controlapi.SolveResponse, error) {
+func (b *Builder) solve(ctx context.Context, run *running, req *controlapi.SolveRequest, show func(*controlapi.StatusResponse) error) (*controlapi.SolveResponse, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	statusDone := make(chan error, 1)
 	go func() {
-		err := run.controller.Status(&controlapi.StatusRequest{Ref: ref}, &statusStream{ctx: ctx, show: show})
+		err := run.controller.Status(&controlapi.StatusRequest{Ref: req.Ref}, &statusStream{ctx: ctx, show: show})
 		if err != nil {
 			cancel(err) // the client went away
 		}
@@ -161,94 +170,4 @@ func (s *statusStream) SendMsg(m any) error {
 		return fmt.Errorf("unexpected status message %T", m)
 	}
 	return s.show(r)
-}
-
-// steps turns BuildKit's vertices into the classic builder's lines.
-type steps struct {
-	out   Output
-	names map[string]string // digest → name, once announced
-	done  map[string]bool
-	open  string // vertex whose output is being printed
-	bol   bool   // at the beginning of a line
-}
-
-func newSteps(out Output) *steps {
-	return &steps{out: out, names: map[string]string{}, done: map[string]bool{}, bol: true}
-}
-
-func (s *steps) print(text string) error {
-	if text == "" {
-		return nil
-	}
-	s.bol = strings.HasSuffix(text, "\n")
-	return s.out.Stream(text)
-}
-
-func (s *steps) show(m *controlapi.StatusResponse) error {
-	var errs []error
-	for _, v := range m.Vertexes {
-		if v.Started == nil && !v.Cached {
-			continue
-		}
-		errs = append(errs, s.announce(v))
-		if v.Cached && !s.done[v.Digest] && s.names[v.Digest] != "" {
-			errs = append(errs, s.print(" ---> Using cache\n"))
-			s.done[v.Digest] = true
-		}
-	}
-	for _, l := range m.Logs {
-		errs = append(errs, s.log(l))
-	}
-	for _, w := range m.Warnings {
-		errs = append(errs, s.print("[Warning] "+string(w.Short)+"\n"))
-	}
-	return errors.Join(errs...)
-}
-
-// announce prints a Dockerfile step when it starts; internal ones are silent.
-func (s *steps) announce(v *controlapi.Vertex) error {
-	if _, ok := s.names[v.Digest]; ok {
-		return nil
-	}
-	title := stepTitle(v.Name)
-	s.names[v.Digest] = title
-	if title == "" {
-		return nil
-	}
-	s.open = v.Digest
-	if !s.bol {
-		title = "\n" + title
-	}
-	return s.print(title + "\n")
-}
-
-// stepTitle makes "Step 2/3 : RUN make" of "[2/3] RUN make" and
-// "Step 2/3 (builder) : RUN make" of "[builder 2/3] RUN make".
-func stepTitle(name string) string {
-	head, rest, ok := strings.Cut(strings.TrimPrefix(name, "["), "] ")
-	if !ok || !strings.HasPrefix(name, "[") || head == "internal" || strings.HasPrefix(head, "auth") {
-		return ""
-	}
-	stage, num := "", head
-	if i := strings.LastIndexByte(head, ' '); i >= 0 {
-		stage, num = head[:i], head[i+1:]
-	}
-	if !strings.Contains(num, "/") {
-		return ""
-	}
-	if stage != "" {
-		num += " (" + strings.TrimSpace(stage) + ")"
-	}
-	return "Step " + num + " : " + rest
-}
-
-// log prints output, with the step's title again when steps alternate.
-func (s *steps) log(l *controlapi.VertexLog) error {
-	if l.Vertex != s.open && s.names[l.Vertex] != "" {
-		s.open = l.Vertex
-		if err := s.print(" ---> " + s.names[l.Vertex] + "\n"); err != nil {
-			return err
-		}
-	}
-	return s.print(string(l.Msg))
 }

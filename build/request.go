@@ -18,6 +18,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/upload/uploadprovider"
@@ -122,10 +123,14 @@ func extraHosts(in []string) (string, error) {
 	return strings.Join(out, ","), nil
 }
 
-// names are the normalised tags, comma-separated, as the exporter wants them.
-func (r *Request) names() (string, error) {
+// imageNames are the normalised tags, comma-separated, as the exporter wants
+// them; empty ones are left out. InvalidArgument.
+func imageNames(tags []string) (string, error) {
 	var out []string
-	for _, t := range r.Tags {
+	for _, t := range tags {
+		if t == "" {
+			continue
+		}
 		ref, err := reference.ParseNormalizedNamed(t)
 		if err != nil {
 			return "", fmt.Errorf("invalid tag %q: %w: %w", t, err, errdefs.ErrInvalidArgument)
@@ -148,7 +153,7 @@ func (r *Request) solve(ctx context.Context, run *running, ref string) (*control
 	if err != nil {
 		return nil, nil, err
 	}
-	names, err := r.names()
+	names, err := imageNames(r.Tags)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,6 +172,9 @@ func (r *Request) solve(ctx context.Context, run *running, ref string) (*control
 	case r.Remote == clientSession && r.Session == "":
 		return nil, nil, fmt.Errorf("a context from the client's session needs the session parameter: %w", errdefs.ErrInvalidArgument)
 	case r.Remote != "" && r.Remote != clientSession:
+		if err := checkRemote(r.Remote); err != nil {
+			return nil, nil, err
+		}
 		attrs["context"] = r.Remote
 	}
 	if r.Session != "" {
@@ -174,6 +182,18 @@ func (r *Request) solve(ctx context.Context, run *running, ref string) (*control
 	}
 	end, err := r.ownSession(ctx, run, req)
 	return req, end, err
+}
+
+// checkRemote refuses what is neither an archive or Dockerfile on the web nor
+// a Git repository. InvalidArgument.
+func checkRemote(remote string) error {
+	if strings.HasPrefix(remote, "http://") || strings.HasPrefix(remote, "https://") {
+		return nil
+	}
+	if _, ok, err := dfgitutil.ParseGitRef(remote); !ok || err != nil {
+		return fmt.Errorf("remoteURL (%s) could not be recognized as URL: %w", remote, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // ownSession gives the build a session of the daemon's, which carries the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/containerd/containerd/v2/core/diff/apply"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
@@ -14,6 +15,7 @@ import (
 	"github.com/moby/buildkit/cache/remotecache/inline"
 	"github.com/moby/buildkit/cache/remotecache/local"
 	"github.com/moby/buildkit/cache/remotecache/registry"
+	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
@@ -26,6 +28,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/network"
+	"github.com/moby/buildkit/version"
 	bkworker "github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -55,6 +58,7 @@ func start(ctx context.Context, opt Options) (_ *running, err error) {
 		}
 	}()
 
+	sayVersion()
 	w, err := newWorker(ctx, opt)
 	if err != nil {
 		return nil, err
@@ -80,12 +84,12 @@ func start(ctx context.Context, opt Options) (_ *running, err error) {
 	if err != nil {
 		return nil, err
 	}
-	hosts := opt.Store.RegistryHosts()
+	hosts, plans := opt.Store.RegistryHosts(), &planned{}
 	ctl, err := control.NewController(control.Opt{
 		SessionManager:   sessions,
 		WorkerController: wc,
 		Frontends: map[string]frontend.Frontend{
-			"dockerfile.v0": preferLocal{forwarder.NewGatewayForwarder(wc.Infos(), dockerfile.Build)},
+			"dockerfile.v0": preferLocal{forwarder.NewGatewayForwarder(wc.Infos(), plans.frontend(dockerfile.Build))},
 			"gateway.v0":    preferLocal{gw},
 		},
 		CacheManager: solver.NewCacheManager(ctx, "local", cacheStore, bkworker.NewCacheResultStorage(wc)),
@@ -111,7 +115,7 @@ func start(ctx context.Context, opt Options) (_ *running, err error) {
 
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	ctl.Register(server)
-	return &running{controller: ctl, sessions: sessions, server: server, worker: w, close: closeAll}, nil
+	return &running{controller: ctl, sessions: sessions, server: server, worker: w, plans: plans, close: closeAll}, nil
 }
 
 // newWorker makes the one worker: this machine, this engine's stores.
@@ -133,6 +137,8 @@ func newWorker(ctx context.Context, opt Options) (*worker, error) {
 	}
 	bw, err := base.NewWorker(ctx, base.WorkerOpt{
 		ID:               id,
+		BuildkitVersion:  client.BuildkitVersion{Package: version.Package, Version: version.Version},
+		GCPolicy:         gcPolicy(opt.Root),
 		Root:             opt.Root,
 		Labels:           map[string]string{"org.mobyproject.buildkit.worker.executor": "wherry", "org.mobyproject.buildkit.worker.snapshotter": st.SnapshotterName()},
 		Platforms:        []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
@@ -153,4 +159,17 @@ func newWorker(ctx context.Context, opt Options) (*worker, error) {
 		return nil, errors.Join(err, md.Close())
 	}
 	return &worker{Worker: bw, opt: opt}, nil
+}
+
+// sayVersion makes BuildKit tell clients which release of it is linked in.
+func sayVersion() {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return
+	}
+	for _, m := range info.Deps {
+		if m.Path == version.Package {
+			version.Version = m.Version //nolint:reassign // meant for a linker flag, which would say it twice
+		}
+	}
 }

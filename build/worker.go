@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -65,6 +66,15 @@ func (s *storing) Resolve(ctx context.Context, id int, attrs map[string]string) 
 	own := maps.Clone(attrs)
 	if own == nil {
 		own = map[string]string{}
+	}
+	// Newer clients send names as the user wrote them. "*" is the name that the
+	// build itself gives; what is pushed by digest has no tag.
+	if byDigest, _ := strconv.ParseBool(own["push-by-digest"]); own["name"] != "*" && !byDigest {
+		name, err := imageNames(strings.Split(own["name"], ","))
+		if err != nil {
+			return nil, err
+		}
+		own["name"] = name
 	}
 	if own["name"] == "" {
 		own["dangling-name-prefix"] = danglingPrefix

@@ -67,3 +67,42 @@ func TestBuild(t *testing.T) {
 		})
 	}
 }
+
+// TestClassicLines looks at the lines that scripts read: each instruction with
+// its number and text, whether it makes a layer or not.
+func TestClassicLines(t *testing.T) {
+	t.Parallel()
+	d := shared(t)
+	d.Image(t, "busybox")
+	const lines = `Step 1/9 : ARG BASE=busybox
+Step 2/9 : FROM $BASE AS first
+Step 3/9 : LABEL a=b
+Step 4/9 : RUN echo one
+one
+Step 5/9 : FROM busybox
+Step 6/9 : ENV X=1
+Step 7/9 : COPY --from=first /etc/passwd /p
+Step 8/9 : USER nobody
+Step 9/9 : CMD ["sh"]
+Successfully built`
+	var text strings.Builder
+	for line := range strings.Lines(lines) {
+		if _, instruction, ok := strings.Cut(line, " : "); ok {
+			text.WriteString(instruction)
+		}
+	}
+	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		cli = cli.With("DOCKER_BUILDKIT=0")
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "Dockerfile"), text.String())
+		contains(t, "output", cli.OK(t, "build", "--no-cache", dir), lines)
+		out := cli.Try(t, "build", "--no-cache", "--target", "first", dir).All()
+		contains(t, "output up to the target", out, "Step 4/4 : RUN echo one")
+	})
+}
+
+// TestBuildRemoteRefused asks for a context that is a file of the daemon's machine.
+func TestBuildRemoteRefused(t *testing.T) {
+	t.Parallel()
+	shared(t).API(t, 400, "POST", "/build?remote=file:///etc/passwd", "")
+}
