@@ -1,6 +1,12 @@
 // Command wherry-runtime is the OCI runtime of Wherry and the three helpers of
 // a daemon, each a face selected by the first argument. Anything that is not a
 // helper is a command of the OCI command line.
+//
+// It does not ask how much processor time its own cgroup may use: no part of it
+// lives off many threads, and asking is a good part of a short life.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/coldjson"
 	"github.com/wherry-engine/wherry/ocirun"
 )
 
@@ -62,7 +62,7 @@ func loadSpec(bundle string) (*specs.Spec, error) {
 		return nil, fmt.Errorf("read the specification: %w", err)
 	}
 	var s specs.Spec
-	if err := json.Unmarshal(b, &s); err != nil {
+	if err := coldjson.Unmarshal(b, &s); err != nil {
 		return nil, fmt.Errorf("parse config.json: %w", err)
 	}
 	if s.Process == nil || s.Root == nil || s.Linux == nil {

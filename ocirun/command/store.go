@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/coldjson"
 	"github.com/wherry-engine/wherry/ocirun"
 )
 
@@ -63,7 +63,7 @@ func (g *globals) load(id string) (*record, error) {
 		return nil, err
 	}
 	var r record
-	if err := json.Unmarshal(b, &r); err != nil {
+	if err := coldjson.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("state of %s: %w", id, err)
 	}
 	if r.Version != recordVersion || r.Spec == nil {
@@ -74,7 +74,7 @@ func (g *globals) load(id string) (*record, error) {
 
 // save writes a record so that a reader sees it whole or not at all.
 func (g *globals) save(r *record) error {
-	b, err := json.Marshal(r)
+	b, err := coldjson.Marshal(r)
 	if err != nil {
 		return err
 	}
