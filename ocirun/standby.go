@@ -127,7 +127,7 @@ func (r *Runtime) execByFork(ctx context.Context, req *ExecRequest, cfg *wire.Co
 		_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
 		return nil, err
 	}
-	err = errors.Join(s.send(wire.KindConfig, cfg, fds...), s.send(wire.KindContinue, nil))
+	err = s.send(wire.KindConfig, cfg, fds...)
 	closeFDs()
 	runtime.KeepAlive(req)
 	if err != nil {
@@ -166,7 +166,7 @@ func (r *Runtime) forkConfig(req *ExecRequest, cfg *wire.Config) (fds []int, don
 	return fds, done, nil
 }
 
-// forked reads Ready, Forked and the outcome.
+// forked reads what became of the process.
 func (s *spawned) forked(ctx context.Context) (*Process, error) {
 	msg, err := s.conn.Receive()
 	switch {
@@ -174,33 +174,27 @@ func (s *spawned) forked(ctx context.Context) (*Process, error) {
 		return nil, errNoFork // it had died before
 	case err != nil:
 		return nil, errors.Join(ctx.Err(), err)
-	}
-	if err := failureOf(msg); err != nil {
-		return nil, err
-	}
-	p := &Process{Console: consoleOf(msg)}
-	if msg, err = s.receive(ctx); err == nil && msg.Kind != wire.KindForked {
-		err = fmt.Errorf("init sent an unexpected message %d", msg.Kind)
-	}
-	if err != nil {
-		closeFile(p.Console)
+	case msg.Kind != wire.KindForked:
+		if err = failureOf(msg); err == nil {
+			err = fmt.Errorf("init sent an unexpected message %d", msg.Kind)
+		}
 		return nil, err
 	}
 	var f wire.Forked
-	if err := msg.Decode(&f); err != nil || len(msg.FDs) != 1 {
-		closeFile(p.Console)
+	if err := msg.Decode(&f); err != nil || len(msg.FDs) < 1 {
 		return nil, fmt.Errorf("init sent a wrong message: %w", err)
 	}
-	p.Pid, p.PidFD = int(f.Pid), os.NewFile(uintptr(msg.FDs[0]), "pidfd")
-	msg, err = s.conn.Receive()
-	if errors.Is(err, io.EOF) {
+	p := &Process{Pid: int(f.Pid), PidFD: os.NewFile(uintptr(msg.FDs[0]), "pidfd")}
+	msg.FDs = msg.FDs[1:]
+	p.Console = consoleOf(msg)
+	if !f.Failed {
 		return p, nil
-	}
-	if err == nil {
-		err = failureOf(msg)
 	}
 	(&spawned{pid: p.Pid, pidfd: p.PidFD}).kill()
 	p.PidFD.Close()
 	closeFile(p.Console)
-	return nil, err
+	if msg, err = s.conn.Receive(); err != nil {
+		return nil, errors.Join(ctx.Err(), err)
+	}
+	return nil, failureOf(msg)
 }

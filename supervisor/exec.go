@@ -126,16 +126,7 @@ func (s *Supervisor) exec(ctx context.Context, req task.ExecRequest, fd int) (_ 
 
 // startExec runs the process and enters it in the task's table.
 func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attached bool) (*execEntry, int, error) {
-	start, err := t.s.journal.loadRequest(t.id, t.s.seccomp.decode)
-	if err != nil {
-		return nil, 0, notRunning(t.id)
-	}
-	if req.Privileged && start.Spec.Linux != nil {
-		start.Spec.Linux.Seccomp = nil // of this copy
-	}
-	er := &ocirun.ExecRequest{
-		Spec: start.Spec, Process: req.Process, ResolveUser: true, User: req.User, SystemdCgroup: start.SystemdDriver,
-	}
+	er := &ocirun.ExecRequest{Process: req.Process, ResolveUser: true, User: req.User}
 	e := &execEntry{t: t, id: req.ExecID, pidfd: -1}
 	closeInit, err := t.enterExec(e, er)
 	if err != nil {

@@ -216,10 +216,7 @@ type ExecRequest struct {
 	User    string         `json:"user,omitempty"`
 	Stdio   Stdio          `json:"stdio"`
 	Detach  bool           `json:"detach,omitempty"`
-	// Privileged execs run without the task's seccomp filter. Their
-	// capabilities are Process's, as always.
-	Privileged bool          `json:"privileged,omitempty"`
-	Attach     AttachRequest `json:"attach"`
+	Attach  AttachRequest  `json:"attach"`
 }
 
 // AttachRequest says which streams a connection wants.

@@ -234,7 +234,7 @@ func (e *Engine) execRequest(u *unit, ex *execution) (task.ExecRequest, error) {
 		return task.ExecRequest{}, invalid("%v", err)
 	}
 	out := task.ExecRequest{
-		ID: string(u.id), ExecID: ex.id, User: or(req.User, s.Config.User), Privileged: req.Privileged,
+		ID: string(u.id), ExecID: ex.id, User: or(req.User, s.Config.User),
 		Process: &specs.Process{
 			Terminal: req.Tty, Args: req.Cmd, Env: spec.MergeEnv(env, req.Env), Cwd: or(req.WorkingDir, or(s.Config.WorkingDir, "/")),
 			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},

@@ -22,6 +22,9 @@ func (s *setup) exec() error {
 	if err != nil {
 		return err
 	}
+	if s.cfg.Fork {
+		return s.execute(file)
+	}
 	var fds []int
 	if s.console >= 0 {
 		fds = []int{s.console}
@@ -39,8 +42,14 @@ func (s *setup) exec() error {
 	if err := runHooks("startContainer", s.cfg.StartContainer); err != nil {
 		return err
 	}
+	return s.execute(file)
+}
+
+// execute runs the program, here or in a process of its own.
+func (s *setup) execute(file string) error {
+	p := &s.cfg.Process
 	s.stage = "program"
-	argv, env, err := vectors(file, p)
+	argv, env, err := vectors(p)
 	if err != nil {
 		return err
 	}
@@ -92,8 +101,7 @@ func (s *setup) awaitStart() error {
 	}
 }
 
-func vectors(file string, p *wire.Process) (argv, env []*byte, err error) {
-	_ = file
+func vectors(p *wire.Process) (argv, env []*byte, err error) {
 	if argv, err = pointers(p.Args); err != nil {
 		return nil, nil, err
 	}

@@ -1,9 +1,9 @@
 package initproc
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"unsafe"
 
@@ -14,10 +14,11 @@ import (
 
 // An init that stood by has started before anybody asked for a process, which
 // saves a millisecond when somebody does. It joins the container on its one
-// locked thread, which its child inherits everything from, and forks the child as
-// a sibling: the child's parent is the runtime's process, as ever. The child is a
-// copy with one thread, not a Go program: it makes raw system calls on memory
-// prepared before and ends in execve.
+// locked thread, which its child inherits everything from, and clones the child as
+// a sibling: the child's parent is the runtime's process, as ever. Until it
+// executes the program the child borrows this process's memory (vfork(2)): a copy
+// would cost more than all else here. It is no Go program: it makes raw system
+// calls on memory prepared before and ends in execve.
 
 // errForked: the work is done, this init is to go.
 var errForked = errors.New("forked")
@@ -88,7 +89,7 @@ func writeFile(name, value string) error {
 	return nil
 }
 
-// child is all that the forked process needs.
+// child is all that the forked process needs, and what became of it.
 type child struct {
 	cgroupNS uintptr
 	terminal bool
@@ -103,7 +104,10 @@ type child struct {
 	path     *byte
 	argv     **byte
 	env      **byte
-	report   uintptr
+
+	pidfd  int32
+	failed stage
+	errno  unix.Errno
 }
 
 // cloneArgs is struct clone_args.
@@ -111,30 +115,29 @@ type cloneArgs struct {
 	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
-// Stages that the child reports.
+// stage is where the child failed.
+type stage uint32
+
 const (
-	stageSession = iota + 1
+	stageSession stage = iota + 1
 	stageJoin
 	stageFilter
 	stageCaps
 	stageExec
 )
 
-// forkExec makes the process and tells the runtime; it returns errForked, or
-// why the process could not be executed.
+// forkExec makes the process and tells the runtime of it; it returns errForked,
+// or why the process could not be executed.
 func (s *setup) forkExec(file string, path *byte, argv, env []*byte) error {
 	c, err := s.prepareChild()
 	if err != nil {
 		return err
 	}
 	c.path, c.argv, c.env = path, &argv[0], &env[0]
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return err
+	args := &cloneArgs{
+		flags: unix.CLONE_PARENT | unix.CLONE_PIDFD | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_CLEAR_SIGHAND,
+		pidfd: uint64(uintptr(unsafe.Pointer(&c.pidfd))), // c is on the heap: cloneShared lets it escape,
 	}
-	c.report = uintptr(pipe[1])
-	pidfd := int32(-1)
-	args := &cloneArgs{flags: unix.CLONE_PARENT | unix.CLONE_PIDFD, pidfd: uint64(uintptr(unsafe.Pointer(&pidfd)))}
 	if s.cfg.CgroupFD >= 0 {
 		fd, err := s.fd(s.cfg.CgroupFD)
 		if err != nil {
@@ -144,36 +147,29 @@ func (s *setup) forkExec(file string, path *byte, argv, env []*byte) error {
 		args.cgroup = uint64(fd)
 	}
 	pid, errno := fork(c, args)
-	unix.Close(pipe[1])
 	if errno != 0 {
 		return fmt.Errorf("clone: %w", errno)
 	}
-	if err := s.conn.Send(wire.KindForked, &wire.Forked{Pid: int32(pid)}, int(pidfd)); err != nil {
+	fds := []int{int(c.pidfd)}
+	if s.console >= 0 {
+		fds = append(fds, s.console)
+	}
+	if err := s.conn.Send(wire.KindForked, &wire.Forked{Pid: int32(pid), Failed: c.failed != 0}, fds...); err != nil {
 		return err
 	}
-	buf := make([]byte, 8)
-	for {
-		n, err := unix.Read(pipe[0], buf)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if n < len(buf) {
-			return errForked // closed by the exec
-		}
-		break
-	}
-	errno = unix.Errno(binary.NativeEndian.Uint32(buf[4:]))
-	switch binary.NativeEndian.Uint32(buf) {
+	switch c.failed {
+	case 0:
+		return errForked
 	case stageJoin:
-		return fmt.Errorf("enter the container's cgroup namespace: %w", errno)
+		return fmt.Errorf("enter the container's cgroup namespace: %w", c.errno)
 	case stageSession:
-		return fmt.Errorf("new session: %w", errno)
+		return fmt.Errorf("new session: %w", c.errno)
 	case stageFilter:
-		return fmt.Errorf("load seccomp filter: %w", errno)
+		return fmt.Errorf("load seccomp filter: %w", c.errno)
 	case stageCaps:
-		return fmt.Errorf("set capabilities: %w", errno)
+		return fmt.Errorf("set capabilities: %w", c.errno)
 	}
-	return execError(file, errno)
+	return execError(file, c.errno)
 }
 
 // prepareChild does of lockDown what this thread can do for the child, and
@@ -196,28 +192,34 @@ func (s *setup) prepareChild() (*child, error) {
 	return c, raise(capSysAdmin | capDACOverride)
 }
 
-// fork blocks signals, clones, and returns in the parent only.
+// fork blocks signals, clones, and returns in the parent only, when the child
+// has executed the program or failed to.
 //
 //go:norace
 //go:noinline
 func fork(c *child, args *cloneArgs) (pid int, errno unix.Errno) {
+	growStack() // the child must not have to
 	all, old := ^uint64(0), uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), sigSetSize, 0, 0)
-	pid, errno = cloneRaw(c, args)
+	pid = cloneShared(c, args, unsafe.Sizeof(*args))
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, sigSetSize, 0, 0)
-	return pid, errno
+	if pid < 0 {
+		return 0, unix.Errno(-pid)
+	}
+	return pid, 0
 }
 
-//go:nosplit
-//go:norace
+// growStack makes sure of some kilobytes of stack below the caller.
+//
 //go:noinline
-func cloneRaw(c *child, args *cloneArgs) (int, unix.Errno) {
-	pid, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
-	if errno == 0 && pid == 0 {
-		become(c)
-	}
-	return int(pid), errno
+func growStack() byte {
+	var room [8 << 10]byte
+	return room[len(os.Args)]
 }
+
+// cloneShared calls clone3(2) and, in the child, become. It returns the process
+// id, or the negated error.
+func cloneShared(c *child, args *cloneArgs, size uintptr) int
 
 // become runs in the child and does not return.
 //
@@ -272,9 +274,8 @@ func loadRaw(c *child) {
 
 //go:nosplit
 //go:norace
-func fail(c *child, stage uint32, errno unix.Errno) {
-	msg := [2]uint32{stage, uint32(errno)}
-	unix.RawSyscall(unix.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&msg)), 8)
+func fail(c *child, where stage, errno unix.Errno) {
+	c.failed, c.errno = where, errno
 	for {
 		unix.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
 	}

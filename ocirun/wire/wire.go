@@ -11,7 +11,6 @@
 //	   │                                               │ root, user, look-up of the program
 //	   │◀──────────────────────── Ready, [tty master] ─│
 //	   │ Continue ────────────────────────────────────▶│  Start; an exec gets it at once
-//	   │◀─────────────────────── Forked, pidfd ────────│  only if Config.Fork
 //	   │                                               │ seccomp, execve
 //	   │◀──────────────────────── end of file ─────────│  the program runs
 //
@@ -19,6 +18,9 @@
 // runtime makes init exit: a container whose creator died does not run. With
 // Process.ListenFD the runtime may end after Ready; then Continue comes from
 // whoever connects to that socket, and what follows goes there.
+// An init that forks the process (Config.Fork) neither says Ready nor waits: after
+// Config the next message is Forked, with a pidfd and the tty master if there is
+// one, when the process runs the program or has failed to; then Failure follows.
 // There is one version: both ends are the same file.
 package wire
 
@@ -72,9 +74,12 @@ type Failure struct {
 	Code int32
 }
 
-// Forked names the process that an init which stood by has forked; a pidfd
-// goes with it. End of file or Failure follow.
-type Forked struct{ Pid int32 }
+// Forked names the process that an init which stood by has forked. One that
+// failed is to be reaped, and Failure tells why.
+type Forked struct {
+	Pid    int32
+	Failed bool
+}
 
 // Send writes one message; v is a pointer to the body or nil.
 func (c Conn) Send(kind Kind, v any, fds ...int) error {
