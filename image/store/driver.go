@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
@@ -10,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // upperLabel is where the overlay snapshotter tells a snapshot's directory.
@@ -32,6 +34,7 @@ func openDriver(name, root string) (driver, error) {
 		err := overlayutils.Supported(root)
 		if err == nil {
 			sn, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithUpperdirLabel)
+			spread(filepath.Join(root, "snapshots"))
 			return driver{name: "overlayfs", sn: sn, stacked: true}, err
 		}
 		if !auto {
@@ -40,11 +43,35 @@ func openDriver(name, root string) (driver, error) {
 		fallthrough
 	case "native", "vfs":
 		sn, err := native.NewSnapshotter(root)
+		spread(filepath.Join(root, "snapshots"))
 		return driver{name: "native", sn: sn}, err
 	case "btrfs", "zfs", "devicemapper", "fuse-overlayfs", "erofs", "aufs", "windowsfilter":
 		return driver{}, fmt.Errorf("storage driver %s is not built in: %w", name, errdefs.ErrNotImplemented)
 	}
 	return driver{}, fmt.Errorf("unknown storage driver %q: %w", name, errdefs.ErrInvalidArgument)
+}
+
+// topDir is FS_TOPDIR_FL of linux/fs.h, chattr's T.
+const topDir = 0x00020000
+
+// spread tells ext4 that what is in a directory does not belong together, so
+// that each layer gets a group of inodes with room for it instead of the one
+// where all others are. Without a journal ext4 looks at every inode of a group
+// that was deleted in the last minutes for each file it makes there
+// (fs/ext4/ialloc.c, recently_deleted), which made unpacking a layer after
+// the removal of one like it three times as slow. Other file systems do not
+// know the flag; there nothing is lost.
+func spread(dir string) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	if err != nil || flags&topDir != 0 {
+		return
+	}
+	_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags|topDir))
 }
 
 // layerDirs lists the directories of a chain, topmost first.
