@@ -12,7 +12,10 @@
 //	           and of kernel memory for each idle one, seconds to remove all
 //	sustained  runs per second in a row, until no mount, link or cgroup of them is left
 //	logs       MiB/s from standard output to the log, and whether it is whole
-//	pull       pull and unpack of debian from the registry
+//	pull       pull and unpack of debian (one large layer) from the registry
+//	pull-nginx the same with nginx (that layer, a middling one and small ones)
+//	save       an archive of debian, read and dropped
+//	load       load of debian from the archive that the first engine saved
 //	idle       resident memory of the engine without containers
 //
 // Times are wall-clock milliseconds, median (and minimum). Memory of a crowd
@@ -30,7 +33,7 @@ import (
 	"time"
 )
 
-const all = "idle,run,run-none,start,exec,stop,pull,crowd,sustained,logs"
+const all = "idle,run,run-none,start,exec,stop,pull,pull-nginx,save,load,crowd,sustained,logs"
 
 func main() {
 	s := settings{}
@@ -39,7 +42,7 @@ func main() {
 	flag.DurationVar(&s.gap, "gap", 0, "quiet before each timed turn")
 	flag.IntVar(&s.density, "density", 100, "containers in the crowd")
 	flag.IntVar(&s.in, "sustained", 200, "runs in a row")
-	flag.StringVar(&s.registry, "registry", "", "host:port of a registry with debian, for pull")
+	flag.StringVar(&s.registry, "registry", "", "host:port of a registry with debian and nginx, for pull, save and load")
 	only := flag.String("only", all, "measures to take")
 	flag.Parse()
 	var engines []*engine
@@ -82,14 +85,18 @@ func (r *report) take(measure string, s settings) error {
 	began := time.Now()
 	defer func() { fmt.Fprintf(os.Stderr, "(%s took %.0fs)\n", measure, time.Since(began).Seconds()) }()
 	byTurns := map[string]func(*engine) (float64, error){
-		"run": run(s, ""), "run-none": run(s, "none"), "start": start(s), "stop": stop(s), "pull": pull(s),
+		"run": run(s, ""), "run-none": run(s, "none"), "start": start(s), "stop": stop(s),
+		"pull": pull(s, "debian"), "pull-nginx": pull(s, "nginx"), "save": save(s),
+	}
+	if slices.Contains([]string{"pull", "pull-nginx", "save", "load"}, measure) {
+		if s.registry == "" {
+			return nil
+		}
+		s.turns, s.gap = min(s.turns, 8), 0
 	}
 	switch one := byTurns[measure]; {
-	case measure == "pull" && s.registry == "":
-		return nil
-	case measure == "pull":
-		s.turns, s.gap = min(s.turns, 3), 0
-		return r.addSamples(measure+" ms", s, func() (map[string]samples, error) { return turns(r.engines, s, one) })
+	case measure == "load":
+		return r.addSamples("load ms", s, func() (map[string]samples, error) { return loadAll(r.engines, s) })
 	case one != nil:
 		return r.addSamples(measure+" ms", s, func() (map[string]samples, error) { return turns(r.engines, s, one) })
 	case measure == "exec":

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What containers run; the image needs a static busybox at that path only.
@@ -314,23 +319,96 @@ func logs(e *engine, s settings) (rate float64, whole bool, err error) {
 	return mib / ms * 1000, got == mib<<20, e.remove(id)
 }
 
-// pull fetches and unpacks an image of the registry, after removing it.
-func pull(s settings) func(*engine) (float64, error) {
+// pull fetches and unpacks an image of the registry, after removing it and
+// what shares layers with it. The disk is quiet when it begins.
+func pull(s settings, image string) func(*engine) (float64, error) {
 	return func(e *engine) (float64, error) {
-		ref := s.registry + "/debian"
-		_, _ = e.raw("DELETE", "/images/"+ref+":latest?force=1", nil)
-		time.Sleep(3 * time.Second) // until what the image was made of is collected
+		if err := e.forget(s); err != nil {
+			return 0, err
+		}
 		return timed(func() error {
-			data, err := e.raw("POST", "/images/create?fromImage="+ref+"&tag=latest", nil)
-			switch text := string(data); {
+			text, err := e.pull(s.registry + "/" + image)
+			switch {
 			case err != nil:
 				return err
-			case strings.Contains(text, `"errorDetail"`):
-				return fmt.Errorf("%s: pull: %.300s", e.name, text)
 			case strings.Contains(text, "Already exists"), strings.Contains(text, "up to date"), !strings.Contains(text, "Pull complete"):
 				return fmt.Errorf("%s: the image was not pulled anew: %.300s", e.name, text)
 			}
 			return nil
 		})
 	}
+}
+
+// pull returns what the engine told while it pulled a reference without tag.
+func (e *engine) pull(ref string) (string, error) {
+	data, err := e.raw("POST", "/images/create?fromImage="+ref+"&tag=latest", nil)
+	text := string(data)
+	if err == nil && strings.Contains(text, `"errorDetail"`) {
+		err = fmt.Errorf("%s: pull: %.300s", e.name, text)
+	}
+	return text, err
+}
+
+// forget removes the images that are pulled and loaded, and waits until they
+// are gone from the disk.
+func (e *engine) forget(s settings) error {
+	for _, image := range []string{"debian", "nginx"} {
+		// The engine may not have it.
+		_, _ = e.raw("DELETE", "/images/"+s.registry+"/"+image+":latest?force=1", nil)
+	}
+	unix.Sync()
+	time.Sleep(time.Second) // what images were made of may be collected in the background
+	unix.Sync()
+	return nil
+}
+
+// save writes debian into an archive that nobody keeps.
+func save(s settings) func(*engine) (float64, error) {
+	return func(e *engine) (float64, error) {
+		if _, err := e.pull(s.registry + "/debian"); err != nil {
+			return 0, err
+		}
+		return timed(func() error { return e.save(s, io.Discard) })
+	}
+}
+
+func (e *engine) save(s settings, w io.Writer) error {
+	resp, err := e.client.Get("http://engine/images/" + s.registry + "/debian:latest/get")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: save: %s", e.name, resp.Status)
+	}
+	_, err = io.Copy(w, resp.Body)
+	return err
+}
+
+// loadAll loads debian from one archive, that of the first engine, after removing it.
+func loadAll(engines []*engine, s settings) (map[string]samples, error) {
+	var archive bytes.Buffer
+	if _, err := engines[0].pull(s.registry + "/debian"); err != nil {
+		return nil, err
+	}
+	if err := engines[0].save(s, &archive); err != nil {
+		return nil, err
+	}
+	return turns(engines, s, func(e *engine) (float64, error) {
+		if err := e.forget(s); err != nil {
+			return 0, err
+		}
+		return timed(func() error {
+			resp, err := e.client.Post("http://engine/images/load", "application/x-tar", bytes.NewReader(archive.Bytes()))
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			if err == nil && !strings.Contains(string(text), "Loaded image") {
+				err = fmt.Errorf("%s: load: %s %.300s", e.name, resp.Status, text)
+			}
+			return err
+		})
+	})
 }
