@@ -80,8 +80,14 @@ func (s *setup) becomeUser() error {
 	return nil
 }
 
-// lockDown is the last step before exec.
+// lockDown is the last step before exec. Between the loss of the last privilege
+// and the exec, processes of a shared PID namespace that are as privileged could
+// look into this one, whose other threads still may everything: it becomes
+// undumpable first, until the exec.
 func (s *setup) lockDown() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("become undumpable: %w", err)
+	}
 	p := &s.cfg.Process
 	if p.NoNewPrivileges {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
