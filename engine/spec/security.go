@@ -2,8 +2,10 @@ package spec
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Security is the parsed form of --security-opt.
@@ -88,14 +90,21 @@ func trim(s string) string {
 	return s
 }
 
-// maskedPaths and readonlyPaths hide what the kernel does not confine by namespace.
+// maskedPaths and readonlyPaths hide what the kernel does not confine by
+// namespace. The counters of throttled processors, where there are any, tell of
+// what others compute (GHSA-6fw5-f8r9-fgfm).
 func maskedPaths() []string {
-	return []string{
+	return append([]string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
 		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
 		"/sys/firmware",
-	}
+	}, throttles()...)
 }
+
+var throttles = sync.OnceValue(func() []string {
+	paths, _ := filepath.Glob("/sys/devices/system/cpu/cpu*/thermal_throttle") // the pattern is well-formed
+	return paths
+})
 
 func readonlyPaths() []string {
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
