@@ -16,7 +16,6 @@ var deniedHere = []call{
 	{"security", unix.SYS_SECURITY},
 	{"sysfs", unix.SYS_SYSFS},
 	{"tuxcall", unix.SYS_TUXCALL},
-	{"uprobe", unix.SYS_UPROBE},
 	{"uselib", unix.SYS_USELIB},
 	{"ustat", unix.SYS_USTAT},
 	{"vserver", unix.SYS_VSERVER},
