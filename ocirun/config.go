@@ -86,10 +86,6 @@ func refuse(spec *specs.Spec) error {
 	switch {
 	case spec.Root == nil:
 		return invalidf("the specification has no root")
-	case l.IntelRdt != nil:
-		return lackf("linux.intelRdt")
-	case len(l.NetDevices) > 0:
-		return lackf("linux.netDevices")
 	case l.MountLabel != "" && !selinux():
 		return lackf("linux.mountLabel: SELinux is not enabled in this kernel")
 	case spec.Windows != nil || spec.VM != nil || spec.Solaris != nil || spec.ZOS != nil:

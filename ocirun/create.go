@@ -48,10 +48,22 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	if err != nil {
 		return nil, err
 	}
+	group, err := rdtGroup(req.ID, req.Spec.Linux)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.cgroups.Create(path); err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
-	c, err := r.create(ctx, req, p, path, limits, unlock)
+	var c *Container
+	if group != nil {
+		err = group.Create()
+	}
+	if err == nil {
+		if c, err = r.create(ctx, req, p, path, limits, unlock); err != nil && group != nil {
+			err = errors.Join(err, group.Delete())
+		}
+	}
 	if err != nil {
 		derr := r.cgroups.Delete(context.WithoutCancel(ctx), path)
 		return nil, errors.Join(err, derr, UnmountForeign(req.Spec, req.Bundle, before))
@@ -98,6 +110,9 @@ func (r *Runtime) handshake(ctx context.Context, s *spawned, req *CreateRequest,
 
 func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *plan, limits *cgroup.Limits) (*os.File, error) {
 	if err := addHooks(&p.cfg, req, s.pid); err != nil {
+		return nil, err
+	}
+	if err := equip(req, s); err != nil {
 		return nil, err
 	}
 	if err := s.send(wire.KindConfig, &p.cfg, p.fds...); err != nil {

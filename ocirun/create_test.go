@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -237,7 +238,18 @@ func TestRefused(t *testing.T) {
 		names  string
 	}{
 		{"systemd", func(q *CreateRequest) { q.SystemdCgroup = true }, errdefs.ErrNotImplemented, "systemd"},
-		{"rdt", func(q *CreateRequest) { q.Spec.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, errdefs.ErrNotImplemented, "intelRdt"},
+		{"rdt", func(q *CreateRequest) { q.Spec.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, errdefs.ErrNotImplemented, "resctrl"},
+		{"network device in the host's namespace", func(q *CreateRequest) {
+			l := q.Spec.Linux
+			l.NetDevices = map[string]specs.LinuxNetDevice{"x0": {}}
+			l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+		}, errdefs.ErrInvalidArgument, "network namespace"},
+		{"network device", func(q *CreateRequest) {
+			q.Spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{"wherry-none": {}}
+		}, errdefs.ErrNotFound, "wherry-none"},
+		{"network device's name", func(q *CreateRequest) {
+			q.Spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{"x0": {Name: "a/b"}}
+		}, errdefs.ErrInvalidArgument, "a/b"},
 		{"host sysctl", func(q *CreateRequest) { q.Spec.Linux.Sysctl = map[string]string{"kernel.panic": "1"} }, errdefs.ErrInvalidArgument, "kernel.panic"},
 		{"capability", func(q *CreateRequest) { q.Spec.Process.Capabilities.Bounding = []string{"CAP_FOO"} }, errdefs.ErrInvalidArgument, "CAP_FOO"},
 		{"rlimit", func(q *CreateRequest) { q.Spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_FOO"}} }, errdefs.ErrInvalidArgument, "RLIMIT_FOO"},

@@ -38,8 +38,20 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if req.Spec.Linux.IntelRdt != nil && req.ID == "" {
+		return nil, invalidf("exec: the request lacks its container's name")
+	}
 	defer r.refill()
 	proc, err := r.exec(ctx, req)
+	if err == nil {
+		if err = enterRdt(req.ID, req.Spec.Linux, proc.Pid); err != nil && !exited(proc.PidFD) {
+			(&spawned{pid: proc.Pid, pidfd: proc.PidFD}).kill()
+			closeFile(proc.PidFD)
+			closeFile(proc.Console)
+			return nil, err
+		}
+		err = nil
+	}
 	var start *StartError
 	if err != nil && !errors.As(err, &start) && ctx.Err() == nil && exited(req.PidFD) {
 		return nil, fmt.Errorf("exec: the container is not running: %w", errdefs.ErrFailedPrecondition)

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/ocirun/netdev"
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
@@ -112,6 +113,12 @@ func (r *Runtime) checkNamespaces(p *plan, req *CreateRequest, seen int) error {
 		case l.RootfsPropagation != "":
 			return invalidf("the propagation of the root needs a mount namespace of the container's own")
 		}
+	}
+	if len(l.NetDevices) > 0 && seen&unix.CLONE_NEWNET == 0 {
+		return invalidf("network devices need a network namespace")
+	}
+	if err := netdev.Check(l.NetDevices); err != nil {
+		return err
 	}
 	if (req.Spec.Hostname != "" || req.Spec.Domainname != "") && seen&unix.CLONE_NEWUTS == 0 {
 		return invalidf("a host name needs a uts namespace")

@@ -123,7 +123,7 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	if err != nil {
 		err = errors.Join(err, unix.Kill(c.Pid, unix.SIGKILL))
 		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
-		return nil, nil, errors.Join(err, rt.DeleteCgroup(ctx, c.Cgroup), ocirun.UnmountForeign(s, bundle, c.MountsBefore))
+		return nil, nil, errors.Join(err, rt.DeleteCgroup(ctx, c.Cgroup), ocirun.DeleteRdt(id, s), ocirun.UnmountForeign(s, bundle, c.MountsBefore))
 	}
 	return c, r, nil
 }

@@ -55,7 +55,7 @@ func (g *globals) remove(ctx context.Context, rt *ocirun.Runtime, r *record, for
 	if err := rt.DeleteCgroup(ctx, r.Cgroup); err != nil {
 		return err
 	}
-	err := ocirun.UnmountForeign(r.Spec, r.Bundle, r.MountsBefore)
+	err := errors.Join(ocirun.UnmountForeign(r.Spec, r.Bundle, r.MountsBefore), ocirun.DeleteRdt(r.ID, r.Spec))
 	if h := r.Spec.Hooks; h != nil {
 		err = errors.Join(err, r.hooks(ctx, "poststop", h.Poststop, 0, specs.StateStopped))
 	}
