@@ -62,33 +62,69 @@ func (a *app) eachQuiet(names []string, do func(name string) error) error {
 
 // waiting is an answer to /wait that is still to come.
 type waiting struct {
-	body io.ReadCloser
+	query url.Values
+	done  chan struct{} // closed when the answer is there
+	exit  int
+	err   error
+	cut   bool // err is that of a connection, or of a daemon that ends
 }
 
 // startWait registers with the daemon; it returns when that is done, before the
 // container ends.
 func startWait(ctx context.Context, cl *client.Client, id string, cond container.WaitCondition) (*waiting, error) {
-	body, err := cl.Stream(ctx, client.Request{
-		Method: http.MethodPost, Path: containerPath(id, "wait"),
-		Query: url.Values{"condition": {string(cond)}},
-	})
+	w := &waiting{query: url.Values{"condition": {string(cond)}}}
+	return w, w.restart(ctx, cl, id)
+}
+
+// restart registers, again if the answer before did not come.
+func (w *waiting) restart(ctx context.Context, cl *client.Client, id string) error {
+	body, err := cl.Stream(ctx, client.Request{Method: http.MethodPost, Path: containerPath(id, "wait"), Query: w.query})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &waiting{body}, nil
+	w.done, w.exit, w.err, w.cut = make(chan struct{}), 0, nil, false
+	go func() {
+		defer close(w.done)
+		defer body.Close() //nolint:errcheck // read to its end
+		w.read(body)
+	}()
+	return nil
+}
+
+func (w *waiting) read(body io.Reader) {
+	var r container.WaitResponse
+	if err := json.NewDecoder(body).Decode(&r); err != nil {
+		w.exit, w.err, w.cut = 125, fmt.Errorf("wait for container: %w", err), true
+		return
+	}
+	if w.exit = int(r.StatusCode); r.Error != nil && r.Error.Message != "" {
+		w.exit, w.err, w.cut = 125, errors.New(r.Error.Message), r.StatusCode < 0
+	}
 }
 
 // code waits for the end and returns the exit code.
 func (w *waiting) code() (int, error) {
-	defer w.body.Close() //nolint:errcheck // read to its end
-	var r container.WaitResponse
-	if err := json.NewDecoder(w.body).Decode(&r); err != nil {
-		return 125, fmt.Errorf("wait for container: %w", err)
+	<-w.done
+	return w.exit, w.err
+}
+
+func (w *waiting) isDone() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
 	}
-	if r.Error != nil && r.Error.Message != "" {
-		return 125, errors.New(r.Error.Message)
-	}
-	return int(r.StatusCode), nil
+}
+
+// lost tells that an answer will not come. Called when done is closed.
+func (w *waiting) lost() bool { return w.cut }
+
+// settle makes the exit code known from elsewhere.
+func (w *waiting) settle(code int) {
+	done := make(chan struct{})
+	close(done)
+	w.done, w.exit, w.err = done, code, nil
 }
 
 // attachQuery says which streams to attach.

@@ -109,15 +109,21 @@ func (e *execer) interact(ctx context.Context, cl *client.Client, path string, s
 // execCode reads the exit code. The stream may end a moment before the daemon
 // has noted the exit.
 func execCode(ctx context.Context, cl *client.Client, path string) (int, error) {
+	cut := false
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		var r struct {
 			Running  bool
 			ExitCode *int
 		}
-		if err := cl.Get(ctx, path+"/json", nil, &r); err != nil {
+		err := cl.Get(ctx, path+"/json", nil, &r)
+		if unreachable(err) { // it was the daemon that ended
+			cut = true
+			err = patiently(ctx, func() error { return cl.Get(ctx, path+"/json", nil, &r) })
+		}
+		if err != nil {
 			return 125, err
 		}
-		if !r.Running || wait > 64*time.Millisecond {
+		if !r.Running || wait > 64*time.Millisecond && !cut {
 			if r.ExitCode == nil {
 				return 0, nil
 			}

@@ -157,6 +157,7 @@ func attachAndWait(ctx context.Context, cl *client.Client, s *session, id string
 		_ = s.stream.Close()
 		return nil, err
 	}
+	s.again = (&rejoiner{s: s, cl: cl, id: id, wait: wait}).again
 	return wait, nil
 }
 

@@ -30,6 +30,9 @@ type session struct {
 	tty    bool
 	// detachKeys is the sequence in the user's notation, "" for the default.
 	detachKeys string
+	// again, if not nil, is asked for another connection when the stream ends;
+	// nil if that was the session's end.
+	again func(context.Context) (*client.Hijacked, error)
 }
 
 // errNotTTY refuses -t when the input is a pipe or a file.
@@ -47,7 +50,11 @@ func (a *app) checkTTY(stdin, tty bool) error {
 // (terminal.ErrDetached) or ctx ends. The terminal's mode is restored before it
 // returns, whatever happened.
 func (s *session) run(ctx context.Context) (err error) {
-	defer s.stream.Close() //nolint:errcheck // its end is all we wanted
+	p := newPipe(s.stream)
+	defer func() {
+		_ = p.current().Close() // its end is all we wanted
+		p.end()
+	}()
 	restore, err := s.raw()
 	if err != nil {
 		return err
@@ -61,17 +68,29 @@ func (s *session) run(ctx context.Context) (err error) {
 	go func() { out <- s.copyOut() }()
 	in := make(chan error, 1)
 	if input != nil {
-		go func() { in <- s.copyIn(input) }()
+		go func() {
+			_, err := io.Copy(p, input)
+			in <- err
+		}()
 	}
 	for {
 		select {
 		case err := <-out:
-			return err
+			if s.again == nil || !isCut(err) {
+				return err
+			}
+			next, err := s.again(ctx)
+			if next == nil {
+				return err
+			}
+			s.stream = next
+			p.exchange(next)
+			go func() { out <- s.copyOut() }()
 		case err := <-in:
 			if errors.Is(err, terminal.ErrDetached) {
 				return err
 			}
-			if err := s.stream.CloseWrite(); err != nil && !s.stdout && !s.stderr {
+			if err := p.CloseWrite(); err != nil && !s.stdout && !s.stderr {
 				return err
 			}
 			in = nil
@@ -113,11 +132,6 @@ func (a *app) detachKeys(flag string) string {
 		return flag
 	}
 	return a.config().DetachKeys
-}
-
-func (s *session) copyIn(input io.Reader) error {
-	_, err := io.Copy(s.stream, input)
-	return err
 }
 
 func (s *session) copyOut() error {

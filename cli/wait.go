@@ -25,6 +25,12 @@ func waitCommand() command {
 						return err
 					}
 					code, err := w.code()
+					for err != nil && w.lost() && context.Cause(ctx) == nil {
+						// Of a container that has ended meanwhile, the daemon still knows the code.
+						if err = patiently(ctx, func() error { return w.restart(ctx, cl, name) }); err == nil {
+							code, err = w.code()
+						}
+					}
 					if cause := context.Cause(ctx); cause != nil {
 						return cause
 					}

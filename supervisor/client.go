@@ -385,7 +385,7 @@ func (c *client) takePending() []byte {
 // inputEnded is the client's end of writing, or of the connection.
 func (c *client) inputEnded(hadInput bool, err error) {
 	if hadInput {
-		if c.set.stdinOnce && !c.set.terminal {
+		if c.set.stdinOnce && !c.set.terminal && !c.cutOff() {
 			c.set.closeInput()
 		} else {
 			c.set.detach(c)
@@ -403,6 +403,18 @@ func (c *client) inputEnded(hadInput bool, err error) {
 		return
 	}
 	c.watchHangUp()
+}
+
+// cutOff tells whether a relayed client's daemon is gone.
+func (c *client) cutOff() bool {
+	if !c.req.Relayed {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := []unix.PollFd{{Fd: int32(c.fd)}}
+	n, err := unix.Poll(p, 0)
+	return !c.dead && err == nil && n == 1 && p[0].Revents&unix.POLLHUP != 0
 }
 
 // watchHangUp is for a client that is half closed: output goes on until it

@@ -228,6 +228,10 @@ type AttachRequest struct {
 	DetachKeys []byte `json:"detachKeys,omitempty"`
 	// Buffered is input that the daemon had already read from the connection.
 	Buffered []byte `json:"buffered,omitempty"`
+	// Relayed: the daemon copies between the connection and the client. That both
+	// directions end at once means that the daemon is gone, not the client, who
+	// may come again: it is not the end of the client's input.
+	Relayed bool `json:"relayed,omitempty"`
 	// Framed multiplexes stdout and stderr with the 8-byte header; false for terminals.
 	Framed bool `json:"framed,omitempty"`
 	// Preface is written first (a 101 or 200 response head), so that nothing

@@ -92,9 +92,9 @@ func drain(r *bufio.Reader) []byte {
 	return p
 }
 
-// isUnix reports whether the request came over a unix socket, whose connection
-// can be given to another process.
-func isUnix(r *http.Request) bool {
+// isSocket reports whether the request came over a socket with nothing between,
+// such as TLS, so that the connection can be given to another process.
+func isSocket(r *http.Request) bool {
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	return ok && addr.Network() == "unix"
+	return ok && r.TLS == nil && (addr.Network() == "unix" || addr.Network() == "tcp")
 }

@@ -37,7 +37,7 @@ func (h Handlers) Wait(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush() // a client that is gone is noticed by the context
 	}
-	if isUnix(r) {
+	if isSocket(r) {
 		req.Hand = func() (net.Conn, error) { return handWait(w) }
 	}
 	res, err := h.b.Wait(r.Context(), ref(r), req)

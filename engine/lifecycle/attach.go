@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	apievents "github.com/moby/moby/api/types/events"
 
@@ -53,6 +54,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, req container.AttachReq
 	a := pending{conn: f, req: task.AttachRequest{
 		Stdin: req.Stdin && u.spec.Load().Config.OpenStdin, Stdout: req.Stdout, Stderr: req.Stderr,
 		DetachKeys: keys, Buffered: stream.Buffered, Framed: !tty && !req.Raw, Preface: stream.Head,
+		Relayed: !isSocket(stream.Conn),
 	}}
 	err = u.owner.do(func() error { return e.place(context.WithoutCancel(ctx), u, a) })
 	proxy(ctx)
@@ -138,16 +140,16 @@ func writeFrame(w io.Writer, stream byte, p []byte, framed bool) error {
 	return err
 }
 
-// descriptor returns a descriptor for the supervisor. A unix connection is
-// given away itself; any other is copied through this daemon by the returned
-// function, which returns at the connection's end.
+// descriptor returns a descriptor for the supervisor. A connection that is
+// nothing but a socket is given away itself; any other is copied through this
+// daemon by the returned function, which returns at the connection's end.
 func descriptor(s container.Stream) (*os.File, func(context.Context), error) {
-	if uc, ok := s.Conn.(*net.UnixConn); ok {
-		f, err := uc.File()
+	if isSocket(s.Conn) {
+		f, err := connFile(s.Conn)
 		if err != nil {
 			return nil, nil, fmt.Errorf("take over the connection: %w", err)
 		}
-		return f, func(context.Context) {}, uc.Close()
+		return f, func(context.Context) {}, nil
 	}
 	local, theirs, err := pair()
 	if err != nil {
@@ -156,17 +158,45 @@ func descriptor(s container.Stream) (*os.File, func(context.Context), error) {
 	return theirs, func(ctx context.Context) { relay(ctx, s.Conn, local) }, nil
 }
 
-// relay copies both ways until the supervisor closed its end.
+// isSocket tells whether there is nothing between us and a connection's socket.
+func isSocket(c net.Conn) bool {
+	switch c.(type) {
+	case *net.UnixConn, *net.TCPConn:
+		return true
+	}
+	return false
+}
+
+// goodbye is how long the supervisor may take to note that a client ended its
+// input before its end of everything follows.
+const goodbye = 200 * time.Millisecond
+
+// relay copies both ways until the supervisor closed its end. A client that
+// goes away ends its input first, so that the supervisor can tell it from a
+// daemon that goes away.
 func relay(ctx context.Context, client, local net.Conn) {
 	stop := context.AfterFunc(ctx, func() { _ = local.Close() })
 	defer stop()
 	var wg sync.WaitGroup
+	ended := make(chan struct{})
 	wg.Go(func() {
+		defer close(ended)
 		_, _ = io.Copy(local, client)
-		closeWrite(local)
+		if ctx.Err() == nil {
+			closeWrite(local)
+		}
 	})
-	_, _ = io.Copy(client, local)
+	_, err := io.Copy(client, local)
 	_ = client.Close()
+	if err != nil { // the client is gone
+		<-ended
+		t := time.NewTimer(goodbye)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
 	_ = local.Close()
 	wg.Wait()
 }
