@@ -87,6 +87,7 @@ type Store struct {
 	parsed parseCache
 	chains chains
 	gc     collector
+	sync   syncer
 
 	close sync.Once
 }
@@ -100,7 +101,8 @@ var (
 )
 
 // Open opens or makes a store. What a killed daemon left half-done is removed
-// in the background, except partial downloads, which are resumed.
+// in the background, except partial downloads, which are resumed. Layers that
+// a power cut may have damaged are unpacked again before it returns.
 func Open(opts Options) (*Store, error) {
 	s := &Store{opts: withDefaults(opts)}
 	s.log, s.registry = s.opts.Logger, s.opts.Registry
@@ -119,10 +121,11 @@ func Open(opts Options) (*Store, error) {
 	s.uploads = semaphore.NewWeighted(int64(s.opts.MaxConcurrentUploads))
 	s.unpacks = semaphore.NewWeighted(int64(max(2, runtime.GOMAXPROCS(0))))
 	ctx := s.context(context.Background()) //nolint:contextcheck // the store outlives its opener
-	if err := s.tidy(ctx); err != nil {
+	if err := errors.Join(s.restore(ctx), s.tidy(ctx)); err != nil {
 		return nil, errors.Join(fmt.Errorf("open image store: %w", err), s.bolt.Close())
 	}
 	s.gc.start(s)
+	s.sync.start(s)
 	return s, nil
 }
 
@@ -153,6 +156,9 @@ func (s *Store) open() error {
 		}
 	}
 	var err error
+	if s.sync.boot, err = bootID(); err != nil {
+		return err
+	}
 	if s.driver, err = openDriver(s.opts.SnapshotterName, filepath.Join(s.opts.Root, "snapshots")); err != nil {
 		return err
 	}
@@ -184,6 +190,7 @@ func (s *Store) Close() error {
 	var err error
 	s.close.Do(func() {
 		s.gc.stop()
+		s.sync.stop()
 		err = errors.Join(s.driver.sn.Close(), s.meta.Close())
 	})
 	return err

@@ -84,6 +84,7 @@ func (a *arrivals) all(ctx context.Context) error {
 // unpack makes and pins the chain of an image. Layers are unpacked side by
 // side as they arrive and put on top of each other in order. ctx must hold a lease.
 func (s *Store) unpack(ctx context.Context, p *parsed, coming *arrivals, out sink) error {
+	defer s.sync.poke()
 	if err := s.unpackLayers(ctx, p, coming, out); err != nil {
 		return err
 	}
@@ -320,6 +321,11 @@ func (l *layer) fill(ctx context.Context, mounts []mount.Mount, apply func(strin
 
 func (l *layer) commit(ctx context.Context, key string) error {
 	labels := map[string]string{labelRef: l.chain.String()}
+	if l.s.driver.stacked {
+		labels[unsyncedLabel] = unsynced{l.s.sync.boot, l.desc.Digest, l.diffID}.String()
+	} else if err := l.s.syncFS(); err != nil { // such a layer holds those below, and cannot be restored alone
+		return err
+	}
 	if l.top {
 		for k, v := range pinLabels(l.of) {
 			labels[k] = v
