@@ -52,12 +52,18 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	if err != nil {
 		return nil, err
 	}
+	if frozen, err := r.cgroups.Frozen(path); err == nil && frozen {
+		return nil, fmt.Errorf("cgroup %s is frozen: %w", path, errdefs.ErrFailedPrecondition)
+	}
 	if err := r.cgroups.Create(path); err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
 	var c *Container
 	if group != nil {
 		err = group.Create()
+	}
+	if uid, ok := delegated(req, p); ok && err == nil {
+		err = r.cgroups.Delegate(path, uid)
 	}
 	if err == nil {
 		if c, err = r.create(ctx, req, p, path, limits, unlock); err != nil && group != nil {

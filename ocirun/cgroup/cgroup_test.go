@@ -43,15 +43,18 @@ func TestCheck(t *testing.T) {
 
 func p[T any](v T) *T { return &v }
 
+var v2Host = parseMounts([]byte("31 30 0:27 / /nonexistent rw,nosuid shared:10 - cgroup2 cgroup2 rw\n"))
+
 func TestSettingsV2(t *testing.T) {
-	got, err := settingsV2(&specs.LinuxResources{
+	got, err := settingsV2(v2Host, "/x", &specs.LinuxResources{
 		Memory: &specs.LinuxMemory{Limit: p(int64(100)), Swap: p(int64(300)), Reservation: p(int64(50))},
 		CPU:    &specs.LinuxCPU{Shares: p(uint64(1024)), Quota: p(int64(5000)), Period: p(uint64(10000)), Cpus: "0-1"},
 		Pids:   &specs.LinuxPids{Limit: p(int64(-1))},
 		BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{
 			func() (d specs.LinuxThrottleDevice) { d.Major, d.Minor, d.Rate = 8, 0, 99; return d }(),
 		}},
-		Unified: map[string]string{"memory.high": "1", "a.b": "2"},
+		HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 5}},
+		Unified:        map[string]string{"memory.high": "1", "a.b": "2", "io.max": "1:1 rbps=1\n1:2 rbps=2\n"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +63,8 @@ func TestSettingsV2(t *testing.T) {
 		{file: "memory.swap.max", value: "200"}, {file: "memory.max", value: "100"}, {file: "memory.low", value: "50"},
 		{file: "cpuset.cpus", value: "0-1"}, {file: "cpu.weight", value: "100"}, {file: "cpu.max", value: "5000 10000", late: true},
 		{file: "pids.max", value: "max", late: true}, {file: "io.max", value: "8:0 rbps=99"},
-		{file: "a.b", value: "2"}, {file: "memory.high", value: "1"},
+		{file: "hugetlb.2MB.max", value: "5"}, {file: "hugetlb.2MB.rsvd.max", value: "5", optional: true},
+		{file: "a.b", value: "2"}, {file: "io.max", value: "1:1 rbps=1"}, {file: "io.max", value: "1:2 rbps=2"}, {file: "memory.high", value: "1"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(setting{}), cmpopts.IgnoreFields(setting{}, "controller")); diff != "" {
 		t.Error(diff)
@@ -70,10 +74,30 @@ func TestSettingsV2(t *testing.T) {
 		"no dot":     {Unified: map[string]string{"x": "1"}},
 		"swap":       {Memory: &specs.LinuxMemory{Swap: p(int64(5))}},
 		"swap below": {Memory: &specs.LinuxMemory{Swap: p(int64(5)), Limit: p(int64(6))}},
+		"kernel":     {Memory: &specs.LinuxMemory{Kernel: p(int64(5))}},
+		"leaf":       {BlockIO: &specs.LinuxBlockIO{LeafWeight: p(uint16(5))}},
+		"rdma":       {Rdma: map[string]specs.LinuxRdma{"mlx": {}}},
 		"swappiness": {Memory: &specs.LinuxMemory{Swappiness: p(uint64(5))}},
 	} {
-		if _, err := settingsV2(bad); err == nil {
+		if _, err := settingsV2(v2Host, "/x", bad); err == nil {
 			t.Error(name)
+		}
+	}
+}
+
+func TestIOWeight(t *testing.T) {
+	for w, want := range map[uint16]uint64{0: 1, 10: 1, 100: 910, 500: 4950, 1000: 10000, 5000: 10000} {
+		if got := ioWeight(w); got != want {
+			t.Errorf("%d: got %d, want %d", w, got, want)
+		}
+	}
+}
+
+func TestPidsLimit(t *testing.T) {
+	for n, want := range map[int64]string{-1: "max", 0: "0", 7: "7"} {
+		got, err := settingsV2(v2Host, "/x", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &n}})
+		if err != nil || len(got) != 1 || got[0].value != want {
+			t.Errorf("%d: %+v %v", n, got, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // setting is one value for one file.
@@ -19,8 +21,12 @@ type setting struct {
 	// late settings would slow down or break the setting up of the container
 	// itself; they are made just before the user's program runs.
 	late bool
-	// fallback is another name of the file on other kernels.
-	fallback string
+	// fallback is another name of the file on other kernels, with a value of its
+	// own if that differs.
+	fallback      string
+	fallbackValue string
+	// optional files are there on some kernels only, besides another one.
+	optional bool
 }
 
 // Limits are resources taken apart into files, not written yet.
@@ -41,7 +47,7 @@ func (h *Host) Limits(path string, res *specs.LinuxResources) (*Limits, error) {
 	l.devices = res.Devices
 	var err error
 	if h.V2 {
-		l.settings, err = settingsV2(res)
+		l.settings, err = settingsV2(h, path, res)
 	} else {
 		l.settings, err = settingsV1(h, path, res)
 	}
@@ -77,12 +83,28 @@ func (l *Limits) Update() error {
 	return l.apply(true)
 }
 
+// apply writes the settings in order. Some are valid only together with one
+// that follows, such as a period that is below the old quota: those refused as
+// invalid are written once more at the end.
 func (l *Limits) apply(late bool) error {
+	var again []*setting
 	for i := range l.settings {
-		if s := &l.settings[i]; s.late == late {
-			if err := l.set(s); err != nil {
-				return err
-			}
+		s := &l.settings[i]
+		if s.late != late {
+			continue
+		}
+		err := l.set(s)
+		if errors.Is(err, unix.EINVAL) {
+			again = append(again, s)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range again {
+		if err := l.set(s); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -98,7 +120,10 @@ func (l *Limits) set(s *setting) error {
 	dir := hi.Dir(l.path)
 	err := write(dir, s.file, s.value)
 	if s.fallback != "" && errors.Is(err, fs.ErrNotExist) {
-		err = write(dir, s.fallback, s.value)
+		err = write(dir, s.fallback, cmp.Or(s.fallbackValue, s.value))
+	}
+	if s.optional && errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -2,8 +2,10 @@ package cgroup
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +21,10 @@ func (l *list) add(controller, file, value string) {
 
 func (l *list) late(controller, file, value string) {
 	*l = append(*l, setting{controller: controller, file: file, value: value, late: true})
+}
+
+func (l *list) optional(controller, file, value string) {
+	*l = append(*l, setting{controller: controller, file: file, value: value, optional: true})
 }
 
 func i64(n int64) string  { return strconv.FormatInt(n, 10) }
@@ -41,6 +47,7 @@ func settingsV1(h *Host, path string, res *specs.LinuxResources) ([]setting, err
 	blockV1(&l, res.BlockIO)
 	for _, p := range res.HugepageLimits {
 		l.add("hugetlb", "hugetlb."+p.Pagesize+".limit_in_bytes", u64(p.Limit))
+		l.optional("hugetlb", "hugetlb."+p.Pagesize+".rsvd.limit_in_bytes", u64(p.Limit))
 	}
 	if n := res.Network; n != nil {
 		if n.ClassID != nil {
@@ -50,14 +57,12 @@ func settingsV1(h *Host, path string, res *specs.LinuxResources) ([]setting, err
 			l.add("net_prio", "net_prio.ifpriomap", p.Name+" "+u64(uint64(p.Priority)))
 		}
 	}
-	for dev, r := range res.Rdma {
-		l.add("rdma", "rdma.max", rdmaLine(dev, r))
-	}
-	return l, nil
+	return l, rdma(&l, res.Rdma)
 }
 
+// maxIfNone: a limit of 0 is one, of -1 none.
 func maxIfNone(n int64) string {
-	if n <= 0 {
+	if n < 0 {
 		return "max"
 	}
 	return i64(n)
@@ -70,6 +75,9 @@ func memoryV1(l *list, h *Host, path string, m *specs.LinuxMemory) error {
 		}
 	}
 	limit, swap := m.Limit, m.Swap
+	if limit != nil && *limit < 0 && swap == nil {
+		swap = limit // nothing to be limited together with
+	}
 	// The kernel wants limit <= limit with swap at every moment.
 	swapFirst := false
 	if limit != nil && swap != nil {
@@ -93,6 +101,13 @@ func memoryV1(l *list, h *Host, path string, m *specs.LinuxMemory) error {
 	}
 	if m.Reservation != nil && *m.Reservation != 0 {
 		l.add("memory", "memory.soft_limit_in_bytes", i64(*m.Reservation))
+	}
+	if m.Kernel != nil && *m.Kernel != 0 {
+		l.add("memory", "memory.kmem.limit_in_bytes", i64(*m.Kernel))
+	}
+	if m.UseHierarchy != nil && (*m.UseHierarchy || readInt(h.V1("memory"), path, "memory.use_hierarchy") != 0) {
+		// Always so since Linux 5.11, which refuses to turn it off.
+		l.add("memory", "memory.use_hierarchy", map[bool]string{false: "0", true: "1"}[*m.UseHierarchy])
 	}
 	if m.KernelTCP != nil && *m.KernelTCP != 0 {
 		l.add("memory", "memory.kmem.tcp.limit_in_bytes", i64(*m.KernelTCP))
@@ -158,6 +173,11 @@ func blockV1(l *list, b *specs.LinuxBlockIO) {
 				value: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, *d.Weight)})
 		}
 	}
+	for _, d := range b.WeightDevice {
+		if d.LeafWeight != nil {
+			l.add("blkio", "blkio.leaf_weight_device", fmt.Sprintf("%d:%d %d", d.Major, d.Minor, *d.LeafWeight))
+		}
+	}
 	throttle := func(file string, devs []specs.LinuxThrottleDevice) {
 		for _, d := range devs {
 			l.add("blkio", file, fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate))
@@ -167,6 +187,17 @@ func blockV1(l *list, b *specs.LinuxBlockIO) {
 	throttle("blkio.throttle.write_bps_device", b.ThrottleWriteBpsDevice)
 	throttle("blkio.throttle.read_iops_device", b.ThrottleReadIOPSDevice)
 	throttle("blkio.throttle.write_iops_device", b.ThrottleWriteIOPSDevice)
+}
+
+func rdma(l *list, devices map[string]specs.LinuxRdma) error {
+	for _, dev := range slices.Sorted(maps.Keys(devices)) {
+		r := devices[dev]
+		if r.HcaHandles == nil && r.HcaObjects == nil {
+			return invalid("rdma device %s: neither handles nor objects are limited", dev)
+		}
+		l.add("rdma", "rdma.max", rdmaLine(dev, r))
+	}
+	return nil
 }
 
 func rdmaLine(dev string, r specs.LinuxRdma) string {

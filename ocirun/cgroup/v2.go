@@ -4,14 +4,15 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-func settingsV2(res *specs.LinuxResources) ([]setting, error) {
+func settingsV2(h *Host, path string, res *specs.LinuxResources) ([]setting, error) {
 	var l list
 	if res.Memory != nil {
-		if err := memoryV2(&l, res.Memory); err != nil {
+		if err := memoryV2(&l, h, path, res.Memory); err != nil {
 			return nil, err
 		}
 	}
@@ -21,15 +22,18 @@ func settingsV2(res *specs.LinuxResources) ([]setting, error) {
 	if p := res.Pids; p != nil && p.Limit != nil {
 		l.late("pids", "pids.max", maxIfNone(*p.Limit))
 	}
-	blockV2(&l, res.BlockIO)
+	if err := blockV2(&l, res.BlockIO); err != nil {
+		return nil, err
+	}
 	for _, p := range res.HugepageLimits {
 		l.add("hugetlb", "hugetlb."+p.Pagesize+".max", u64(p.Limit))
+		l.optional("hugetlb", "hugetlb."+p.Pagesize+".rsvd.max", u64(p.Limit))
 	}
 	if res.Network != nil && (res.Network.ClassID != nil || len(res.Network.Priorities) > 0) {
 		return nil, invalid("network class and priority need cgroup v1, this host has v2")
 	}
-	for dev, r := range res.Rdma {
-		l.add("rdma", "rdma.max", rdmaLine(dev, r))
+	if err := rdma(&l, res.Rdma); err != nil {
+		return nil, err
 	}
 	keys := make([]string, 0, len(res.Unified))
 	for k := range res.Unified {
@@ -40,7 +44,13 @@ func settingsV2(res *specs.LinuxResources) ([]setting, error) {
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		l.add("", k, res.Unified[k])
+		// The kernel takes one line at a time.
+		for line := range strings.Lines(res.Unified[k]) {
+			l.add("", k, strings.TrimSuffix(line, "\n"))
+		}
+		if res.Unified[k] == "" {
+			l.add("", k, "")
+		}
 	}
 	return l, nil
 }
@@ -53,19 +63,39 @@ func limitV2(n int64) string {
 	return i64(n)
 }
 
-func memoryV2(l *list, m *specs.LinuxMemory) error {
+func memoryV2(l *list, h *Host, path string, m *specs.LinuxMemory) error {
+	limit := int64(0)
+	if m.Limit != nil {
+		limit = *m.Limit
+	}
+	if m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate && limit > 0 {
+		if used := readInt(h.Unified(), path, "memory.current"); used > limit {
+			return invalid("memory limit %d is below the %d bytes in use", limit, used)
+		}
+	}
 	if m.Swap != nil && *m.Swap != 0 {
+		if limit == 0 { // an update of swap alone
+			limit = readInt(h.Unified(), path, "memory.max")
+		}
 		// Here swap is counted apart from memory; in the specification together.
 		switch {
 		case *m.Swap < 0:
 			l.add("", "memory.swap.max", "max")
-		case m.Limit == nil || *m.Limit <= 0:
+		case limit <= 0:
 			return invalid("a limit of memory and swap needs a limit of memory")
-		case *m.Swap < *m.Limit:
-			return invalid("the limit of memory and swap (%d) is below that of memory (%d)", *m.Swap, *m.Limit)
+		case *m.Swap < limit:
+			return invalid("the limit of memory and swap (%d) is below that of memory (%d)", *m.Swap, limit)
 		default:
-			l.add("", "memory.swap.max", i64(*m.Swap-*m.Limit))
+			l.add("", "memory.swap.max", i64(*m.Swap-limit))
 		}
+	} else if limit < 0 {
+		l.optional("", "memory.swap.max", "max")
+	}
+	if m.Kernel != nil && *m.Kernel > 0 || m.KernelTCP != nil && *m.KernelTCP > 0 {
+		return invalid("limits of kernel memory need cgroup v1, this host has v2")
+	}
+	if m.UseHierarchy != nil && !*m.UseHierarchy {
+		return invalid("cgroup v2, which this host has, is always hierarchical")
 	}
 	if m.Limit != nil && *m.Limit != 0 {
 		l.add("", "memory.max", limitV2(*m.Limit))
@@ -132,17 +162,28 @@ func weight(shares uint64) uint64 {
 	return uint64(max(1, min(w, 10000)))
 }
 
-func blockV2(l *list, b *specs.LinuxBlockIO) {
+func blockV2(l *list, b *specs.LinuxBlockIO) error {
 	if b == nil {
-		return
+		return nil
+	}
+	if b.LeafWeight != nil && *b.LeafWeight != 0 {
+		return invalid("a leaf weight of block I/O needs cgroup v1, this host has v2")
+	}
+	// bfq counts to 1000, as the specification, the generic controller to 10000.
+	weigh := func(prefix string, w uint16) {
+		*l = append(*l, setting{
+			file: "io.bfq.weight", value: prefix + u64(uint64(w)), fallback: "io.weight", fallbackValue: prefix + u64(ioWeight(w)),
+		})
 	}
 	if b.Weight != nil && *b.Weight != 0 {
-		// bfq counts to 1000, the generic controller to 10000.
-		*l = append(*l, setting{file: "io.bfq.weight", value: u64(uint64(*b.Weight)), fallback: "io.weight"})
+		weigh("", *b.Weight)
 	}
 	for _, d := range b.WeightDevice {
+		if d.LeafWeight != nil && *d.LeafWeight != 0 {
+			return invalid("a leaf weight of block I/O needs cgroup v1, this host has v2")
+		}
 		if d.Weight != nil {
-			*l = append(*l, setting{file: "io.bfq.weight", fallback: "io.weight", value: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, *d.Weight)})
+			weigh(fmt.Sprintf("%d:%d ", d.Major, d.Minor), *d.Weight)
 		}
 	}
 	throttle := func(key string, devs []specs.LinuxThrottleDevice) {
@@ -154,4 +195,14 @@ func blockV2(l *list, b *specs.LinuxBlockIO) {
 	throttle("wbps", b.ThrottleWriteBpsDevice)
 	throttle("riops", b.ThrottleReadIOPSDevice)
 	throttle("wiops", b.ThrottleWriteIOPSDevice)
+	return nil
+}
+
+// ioWeight maps 10 … 1000 to 1 … 10000, in a straight line as the other
+// runtimes do.
+func ioWeight(w uint16) uint64 {
+	if w <= 10 {
+		return 1
+	}
+	return min(10000, 1+(uint64(w)-10)*9999/990)
 }
