@@ -26,6 +26,17 @@ func Capabilities() []string {
 	return names
 }
 
+// HeldCapabilities lists those that this process can give to containers.
+func (r *Runtime) HeldCapabilities() []string {
+	var held []string
+	for i, name := range Capabilities() {
+		if r.held&(1<<i) != 0 {
+			held = append(held, name)
+		}
+	}
+	return held
+}
+
 // capSet makes a bit mask of names.
 func capSet(names []string) (uint64, error) {
 	if len(names) == 0 {

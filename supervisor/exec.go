@@ -30,6 +30,8 @@ type execEntry struct {
 	pidfd int
 	tok   token
 	io    *ioset
+	// over: it had ended before it could be watched; start is a lower bound.
+	over bool
 }
 
 func (e *execEntry) status() task.ExecStatus {
@@ -112,7 +114,10 @@ func (s *Supervisor) exec(ctx context.Context, req task.ExecRequest, fd int) (_ 
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.tok, err = s.poll.add(e.pidfd, unix.EPOLLIN, func(uint32) { e.ended() }); err == nil {
+	if e.over {
+		err = e.io.watch()
+		go e.ended()
+	} else if e.tok, err = s.poll.add(e.pidfd, unix.EPOLLIN, func(uint32) { e.ended() }); err == nil {
 		err = e.io.watch()
 	}
 	if err != nil {
@@ -169,6 +174,9 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.pid, e.pidfd, e.start = p.Pid, pidfd, began
+	if e.over = pidfd < 0; e.over {
+		e.start = p.since
+	}
 	e.io = t.s.newIOSet(t.id, e.id, std, pp, nil)
 	e.io.onStdinClosed = func() { t.mu.Lock(); defer t.mu.Unlock(); e.leaveLocked() }
 	e.io.onDetach = t.detachedClient
@@ -177,7 +185,7 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 }
 
 // runExec has the runtime start the process, in vain if the task ends before.
-func (t *taskEntry) runExec(ctx context.Context, er *ocirun.ExecRequest) (*ocirun.Process, error) {
+func (t *taskEntry) runExec(ctx context.Context, er *ocirun.ExecRequest) (*process, error) {
 	t.gate.RLock() // a process that is being started must not be frozen half-way
 	defer t.gate.RUnlock()
 	t.mu.Lock()
@@ -195,7 +203,7 @@ func (t *taskEntry) runExec(ctx context.Context, er *ocirun.ExecRequest) (*ociru
 		case <-ctx.Done():
 		}
 	}()
-	p, err := t.s.rt.Exec(ctx, er)
+	p, err := t.rt.Exec(ctx, er)
 	if err != nil && ctx.Err() != nil {
 		return nil, errors.Join(notRunning(t.id), err)
 	}
@@ -253,7 +261,7 @@ func (t *taskEntry) leaveExec(e *execEntry) {
 
 // leaveLocked gives the keeper duplicates of the exec's descriptors.
 func (e *execEntry) leaveLocked() {
-	if e.done {
+	if e.done || e.over {
 		return
 	}
 	e.io.withFiles(func(fds []int, names []string) {
@@ -271,7 +279,12 @@ func (e *execEntry) ended() {
 	t.mu.Lock()
 	pid, start, pidfd := e.pid, e.start, e.pidfd
 	t.mu.Unlock()
-	code, _ := t.s.exitCode(pid, start, pidfd)
+	var code int
+	if e.over {
+		code, _ = t.s.keep.exited.waitSince(pid, start, exitPatience)
+	} else {
+		code, _ = t.s.exitCode(pid, start, pidfd)
+	}
 	e.io.waitDrained(drainPatience) // only this goroutine ever takes it away
 	t.mu.Lock()
 	t.s.poll.remove(e.pidfd, e.tok)

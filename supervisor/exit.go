@@ -41,7 +41,7 @@ func (t *taskEntry) ended() {
 	ctx := context.Background()
 	oom := t.oomKilled(cgroup, code)
 	if shared && cgroup != "" {
-		if err := t.s.rt.KillAll(cgroup, unix.SIGKILL); err != nil {
+		if err := t.rt.KillAll(cgroup, unix.SIGKILL); err != nil {
 			t.s.log.Warn("cannot kill what is left of a container", "task", t.id, "err", err)
 		}
 	}
@@ -61,7 +61,7 @@ func (t *taskEntry) oomKilled(cgroup string, code int) bool {
 	if cgroup == "" || code == 0 {
 		return false
 	}
-	n, err := t.s.rt.OOMKills(cgroup)
+	n, err := t.rt.OOMKills(cgroup)
 	return err == nil && n > 0
 }
 
@@ -161,7 +161,7 @@ func (t *taskEntry) deleteCgroup(ctx context.Context, cgroup string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cgroupPatience)
 	defer cancel()
-	if err := t.s.rt.DeleteCgroup(ctx, cgroup); err != nil {
+	if err := t.rt.DeleteCgroup(ctx, cgroup); err != nil {
 		t.s.log.Warn("cannot remove a cgroup", "task", t.id, "err", err)
 	}
 }

@@ -42,6 +42,7 @@ type statusFile struct {
 	SharedPid    bool               `json:"sharedPid,omitempty"`
 	HasRoot      bool               `json:"hasRoot,omitempty"`
 	StdinClosed  bool               `json:"stdinClosed,omitempty"`
+	Runtime      *task.Runtime      `json:"runtime,omitempty"`
 }
 
 func openJournal(execRoot string) (*journal, error) {

@@ -229,9 +229,39 @@ func (x *exitTable) note(e exits.Exit) {
 		delete(x.known, x.order[0])
 		x.order = append([]exitKey(nil), x.order[1:]...)
 	}
-	if ch := x.waiting[k]; ch != nil {
-		close(ch)
-		delete(x.waiting, k)
+	for _, k := range []exitKey{k, {pid: e.Pid}} {
+		if ch := x.waiting[k]; ch != nil {
+			close(ch)
+			delete(x.waiting, k)
+		}
+	}
+}
+
+// waitSince returns the exit code of the process with that number which started
+// then or later, as soon as it is known.
+func (x *exitTable) waitSince(pid int, since uint64, patience time.Duration) (int, bool) {
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	for {
+		x.mu.Lock()
+		for k, code := range x.known {
+			if k.pid == pid && k.start >= since {
+				x.mu.Unlock()
+				return code, true
+			}
+		}
+		any := exitKey{pid: pid}
+		ch := x.waiting[any]
+		if ch == nil {
+			ch = make(chan struct{})
+			x.waiting[any] = ch
+		}
+		x.mu.Unlock()
+		select {
+		case <-ch:
+		case <-t.C:
+			return unknownCode, false
+		}
 	}
 }
 

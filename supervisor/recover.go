@@ -114,7 +114,7 @@ func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string
 		}
 		return s.forgetUnborn(ctx, id)
 	}
-	t := newEntry(s, id)
+	t := newEntry(s, id, st.Runtime)
 	t.st, t.start, t.policy, t.stdio = st.Status, st.Start, st.Restart, st.Stdio
 	t.backoff = msec(st.BackoffMS)
 	t.dies, t.shared, t.noStdin, t.stopping = st.DieWithOwner, st.SharedPid, st.StdinClosed, st.Status.Stopped
@@ -146,11 +146,11 @@ func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string
 func (s *Supervisor) forgetUnborn(ctx context.Context, id string) error {
 	req, err := s.journal.loadRequest(id, s.seccomp.decode)
 	if err == nil {
-		cgroup := cgroupOf(req)
-		if err := s.rt.KillAll(cgroup, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
+		cgroup, rt := cgroupOf(req), s.runtimeFor(id, req.Runtime)
+		if err := rt.KillAll(cgroup, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
 			s.log.Warn("cannot kill what is left of a start", "task", id, "err", err)
 		}
-		if err := s.rt.DeleteCgroup(ctx, cgroup); err != nil {
+		if err := rt.DeleteCgroup(ctx, cgroup); err != nil {
 			s.log.Warn("cannot remove a cgroup", "task", id, "err", err)
 		}
 	}
@@ -266,7 +266,7 @@ func (s *Supervisor) recoverWait(set *fdstore.Set) {
 func (s *Supervisor) cleanLeftover(ctx context.Context, id string) {
 	st, err := s.journal.loadStatus(id)
 	if err == nil && st.Status.Cgroup != "" {
-		if err := s.rt.DeleteCgroup(ctx, st.Status.Cgroup); err != nil {
+		if err := s.runtimeFor(id, st.Runtime).DeleteCgroup(ctx, st.Status.Cgroup); err != nil {
 			s.log.Warn("cannot remove a cgroup", "task", id, "err", err)
 		}
 	}

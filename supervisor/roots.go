@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/task"
 )
@@ -60,6 +61,26 @@ func (rs *roots) open(ctx context.Context, id string, how task.Root) (*os.File, 
 	r.file = f
 	rs.keep.put(rootSet(id), nil, int(f.Fd()))
 	return f, nil
+}
+
+// of returns a duplicate of the root of a task that has it open. NotFound.
+func (rs *roots) of(id string) (*os.File, error) {
+	rs.mu.Lock()
+	r := rs.m[id]
+	rs.mu.Unlock()
+	if r == nil {
+		return nil, fmt.Errorf("root of %s is not open: %w", id, errdefs.ErrNotFound)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file == nil {
+		return nil, fmt.Errorf("root of %s is not open: %w", id, errdefs.ErrNotFound)
+	}
+	fd, err := unix.FcntlInt(r.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "root"), nil
 }
 
 // adopt puts back a root that an earlier supervisor had mounted.

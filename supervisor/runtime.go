@@ -11,18 +11,23 @@ import (
 	"github.com/wherry-engine/wherry/task"
 )
 
-// runtime is what the supervisor needs of ocirun; tests bring their own.
+// runtime is what the supervisor needs to run a container: of ocirun, or of
+// another runtime (see foreign).
 type runtime interface {
 	Create(ctx context.Context, req *ocirun.CreateRequest) (*created, error)
-	Exec(ctx context.Context, req *ocirun.ExecRequest) (*ocirun.Process, error)
+	Exec(ctx context.Context, req *ocirun.ExecRequest) (*process, error)
 	OpenRoot(ctx context.Context, root task.Root) (*os.File, error)
+	// CloneRoot returns a further mount of a root that OpenRoot returned.
+	CloneRoot(root *os.File) (*os.File, error)
 	CloseRoot(root *os.File) error
 	KillAll(cgroup string, sig syscall.Signal) error
 	Pause(ctx context.Context, cgroup string) error
 	Resume(ctx context.Context, cgroup string) error
 	Update(ctx context.Context, cgroup string, res *specs.LinuxResources) error
 	OOMKills(cgroup string) (uint64, error)
+	// DeleteCgroup removes what is left of a container that has ended.
 	DeleteCgroup(ctx context.Context, cgroup string) error
+	HeldCapabilities() []string
 }
 
 // created is a container whose init waits for start.
@@ -31,6 +36,16 @@ type created struct {
 	pidfd, console *os.File
 	cgroup         string
 	start, abort   func() error
+	// adopted tells that it is the keeper's child and not ours.
+	adopted bool
+}
+
+// process is a started exec.
+type process struct {
+	ocirun.Process
+	// since, if PidFD is nil because the process has ended, is a lower bound of
+	// its start time.
+	since uint64
 }
 
 type builtin struct{ *ocirun.Runtime }
@@ -41,6 +56,14 @@ func (b builtin) Create(ctx context.Context, req *ocirun.CreateRequest) (*create
 		return nil, err
 	}
 	return &created{pid: c.Pid, pidfd: c.PidFD, console: c.Console, cgroup: c.Cgroup, start: c.Start, abort: c.Abort}, nil
+}
+
+func (b builtin) Exec(ctx context.Context, req *ocirun.ExecRequest) (*process, error) {
+	p, err := b.Runtime.Exec(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &process{Process: *p}, nil
 }
 
 func (b builtin) OpenRoot(ctx context.Context, r task.Root) (*os.File, error) {

@@ -36,7 +36,7 @@ func (c *conn) start(ctx context.Context, f *wire.Frame) (task.Status, error) {
 	if err != nil {
 		return task.Status{}, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	t, err := c.s.reserve(req.ID)
+	t, err := c.s.reserve(req.ID, req.Runtime)
 	if err != nil {
 		return task.Status{}, err
 	}
@@ -82,8 +82,8 @@ func checkStart(req *task.StartRequest) error {
 		return fmt.Errorf("start request of version %d", req.Version)
 	case req.Spec == nil || req.Spec.Process == nil:
 		return errors.New("start request without a process")
-	case req.Runtime != "":
-		return fmt.Errorf("runtime %q: other runtimes than the built-in are not supported yet: %w", req.Runtime, errdefs.ErrNotImplemented)
+	case req.Runtime != nil && req.Runtime.Path == "":
+		return errors.New("start request with a runtime that has no path")
 	}
 	return validID(req.ID)
 }
@@ -99,7 +99,7 @@ func startError(err error) error {
 
 // reserve makes the entry of a task about to start, which nobody else starts.
 // The caller holds its op lock.
-func (s *Supervisor) reserve(id string) (*taskEntry, error) {
+func (s *Supervisor) reserve(id string, how *task.Runtime) (*taskEntry, error) {
 	s.mu.Lock()
 	old := s.tasks[id]
 	s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *Supervisor) reserve(id string) (*taskEntry, error) {
 	if lag != nil {
 		<-lag // the next life uses the same names
 	}
-	t := newEntry(s, id)
+	t := newEntry(s, id, how)
 	t.op.Lock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -282,7 +282,7 @@ func (l *launch) create(ctx context.Context) error {
 		cr.NetNS = f
 	}
 	var err error
-	l.c, err = t.s.rt.Create(ctx, cr)
+	l.c, err = t.rt.Create(ctx, cr)
 	l.pipes.closeProc()
 	for _, f := range l.join {
 		_ = f.Close()
@@ -366,9 +366,11 @@ func (l *launch) undo(ctx context.Context) {
 		if !l.started {
 			_ = l.c.abort()
 		}
-		_ = unix.Kill(l.c.pid, unix.SIGKILL) // our child, not reaped yet: its pid is its own
-		var ws unix.WaitStatus
-		_, _ = unix.Wait4(l.c.pid, &ws, unix.WALL, nil)
+		if !l.c.adopted { // the end of others' comes with the removal of their container
+			_ = unix.Kill(l.c.pid, unix.SIGKILL) // our child, not reaped yet: its pid is its own
+			var ws unix.WaitStatus
+			_, _ = unix.Wait4(l.c.pid, &ws, unix.WALL, nil)
+		}
 	}
 	t.mu.Lock()
 	if l.c != nil {
@@ -399,7 +401,7 @@ func (l *launch) undo(ctx context.Context) {
 	}
 	l.sink.close()
 	if l.c != nil {
-		if err := t.s.rt.DeleteCgroup(ctx, l.c.cgroup); err != nil {
+		if err := t.rt.DeleteCgroup(ctx, l.c.cgroup); err != nil {
 			t.s.log.Warn("cannot remove a cgroup", "task", t.id, "err", err)
 		}
 	}

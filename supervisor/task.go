@@ -22,6 +22,10 @@ import (
 type taskEntry struct {
 	s  *Supervisor
 	id string
+	// rt runs it, and how is what the start request says of that: nil for the
+	// built-in runtime.
+	rt  runtime
+	how *task.Runtime
 
 	op sync.Mutex
 	// gate is passed by execs being started and closed while the task is being
@@ -55,8 +59,8 @@ type taskEntry struct {
 	stopping bool          // Stop was called, be it before the process ran
 }
 
-func newEntry(s *Supervisor, id string) *taskEntry {
-	return &taskEntry{s: s, id: id, st: task.Status{ID: id}, pidfd: -1, netns: -1, exited: make(chan struct{})}
+func newEntry(s *Supervisor, id string, how *task.Runtime) *taskEntry {
+	return &taskEntry{s: s, id: id, rt: s.runtimeFor(id, how), how: how, st: task.Status{ID: id}, pidfd: -1, netns: -1, exited: make(chan struct{})}
 }
 
 // snapshot returns the task's status and its execs'.
@@ -90,7 +94,7 @@ func (t *taskEntry) active() bool { return t.running() || t.st.State == task.Res
 func (t *taskEntry) saveLocked() {
 	st := &statusFile{
 		Status: t.statusLocked(), Start: t.start, Restart: t.policy, Stdio: t.stdio, BackoffMS: t.backoff.Milliseconds(),
-		DieWithOwner: t.dies, SharedPid: t.shared, HasRoot: t.hasRoot, StdinClosed: t.noStdin,
+		DieWithOwner: t.dies, SharedPid: t.shared, HasRoot: t.hasRoot, StdinClosed: t.noStdin, Runtime: t.how,
 	}
 	if err := t.s.journal.saveStatus(st); err != nil {
 		t.s.log.Error("cannot journal a task's status", "task", t.id, "err", err)
@@ -194,7 +198,7 @@ func (s *Supervisor) signal(ctx context.Context, id, execID string, sig int) err
 }
 
 func (s *Supervisor) thaw(ctx context.Context, t *taskEntry, cgroup string) error {
-	err := s.rt.Resume(ctx, cgroup)
+	err := t.rt.Resume(ctx, cgroup)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil && t.st.State == task.Paused {
@@ -228,7 +232,7 @@ func (s *Supervisor) pause(ctx context.Context, id string, freeze bool) error {
 	case !freeze:
 		return s.thaw(ctx, t, cgroup)
 	}
-	if err := s.rt.Pause(ctx, cgroup); err != nil {
+	if err := t.rt.Pause(ctx, cgroup); err != nil {
 		return err
 	}
 	t.mu.Lock()
@@ -322,7 +326,7 @@ func (s *Supervisor) update(ctx context.Context, id string, req task.UpdateReque
 	running, cgroup := t.running(), t.st.Cgroup
 	t.mu.Unlock()
 	if req.Resources != nil && running {
-		if err := s.rt.Update(ctx, cgroup, req.Resources); err != nil {
+		if err := t.rt.Update(ctx, cgroup, req.Resources); err != nil {
 			return err
 		}
 		if err := s.journal.updateResources(id, req.Resources); err != nil {

@@ -142,13 +142,22 @@ type StartRequest struct {
 	// wants pooled cgroups; empty lets the supervisor choose below CgroupParent.
 	CgroupParent  string `json:"cgroupParent,omitempty"`
 	SystemdDriver bool   `json:"systemdDriver,omitempty"`
-	// Runtime is "" for the built-in runtime, or the path of another OCI runtime.
-	Runtime string `json:"runtime,omitempty"`
+	// Runtime is nil for the built-in runtime.
+	Runtime *Runtime `json:"runtime,omitempty"`
 	// JoinPID, JoinIPC, JoinUTS name the task whose namespace is shared, resolved by the supervisor at each start.
 	JoinPID string `json:"joinPid,omitempty"`
 	JoinIPC string `json:"joinIpc,omitempty"`
 	JoinUTS string `json:"joinUts,omitempty"`
 	JoinNet string `json:"joinNet,omitempty"`
+}
+
+// Runtime is another OCI runtime, as the daemon's configuration names it:
+// nothing that a container or an image says leads here.
+type Runtime struct {
+	// Path of the program: absolute, or a name to be found in the supervisor's PATH.
+	Path string `json:"path"`
+	// Args go before all others.
+	Args []string `json:"args,omitempty"`
 }
 
 // StartError is why a process could not be executed inside its container. It

@@ -20,6 +20,7 @@ import (
 	"github.com/wherry-engine/wherry/engine/lifecycle"
 	"github.com/wherry-engine/wherry/logs"
 	logdriver "github.com/wherry-engine/wherry/logs/driver"
+	"github.com/wherry-engine/wherry/task"
 	"github.com/wherry-engine/wherry/task/remote"
 	"github.com/wherry-engine/wherry/task/scope"
 )
@@ -148,12 +149,15 @@ func (e *engine) containerDefaults(cfg *config.Config) (lifecycle.Defaults, erro
 		LogDriver: c.LogDriver, LogOptions: c.LogOpts, Ulimits: c.Ulimits,
 		CgroupParent: c.CgroupParent, SystemdCgroup: systemdCgroup(cfg),
 		CgroupnsMode: apicontainer.CgroupnsMode(c.CgroupNSMode), IpcMode: apicontainer.IpcMode(c.IPCMode),
-		ShmSize: c.ShmSize, Init: c.Init, Runtimes: map[string]string{}, DefaultRuntime: cfg.DefaultRun,
+		ShmSize: c.ShmSize, Init: c.Init, Runtimes: map[string]*task.Runtime{}, DefaultRuntime: cfg.DefaultRun,
 		DNS: cfg.Network.DNS, DNSSearch: cfg.Network.DNSSearch, DNSOptions: cfg.Network.DNSOpts,
 		HostGateway: c.HostGatewayIPs, NoNewPrivileges: c.NoNewPrivileges, ShutdownTimeout: max(cfg.ShutdownTimeout, 0),
 	}
 	for name, r := range cfg.Runtimes {
-		d.Runtimes[name] = r.Path
+		d.Runtimes[name] = nil
+		if path, args := r.Command(); path != "" {
+			d.Runtimes[name] = &task.Runtime{Path: path, Args: args}
+		}
 	}
 	switch c.SeccompProfile {
 	case "", "builtin":

@@ -5,6 +5,8 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -127,12 +129,49 @@ type Proxies struct {
 	HTTP, HTTPS, No string
 }
 
-// Runtime is another OCI runtime.
+// Runtime is another OCI runtime: its path, or the type of the shim that calls
+// runtimes as we do, with the path as that shim's option BinaryName.
 type Runtime struct {
 	Path    string         `json:"path,omitempty"`
 	Args    []string       `json:"runtimeArgs,omitempty"`
 	Type    string         `json:"runtimeType,omitempty"`
 	Options map[string]any `json:"options,omitempty"`
+}
+
+const (
+	shimType   = "io.containerd.runc.v2"
+	binaryName = "BinaryName"
+)
+
+// Command is the program and its first arguments; an empty path is the built-in
+// runtime, which takes the place of the shim's default.
+func (r Runtime) Command() (path string, args []string) {
+	if r.Path != "" {
+		return r.Path, r.Args
+	}
+	path, _ = r.Options[binaryName].(string)
+	return path, nil
+}
+
+func (r Runtime) check() error {
+	switch {
+	case r.Path == "" && r.Type == "":
+		return errors.New("either a runtimeType or a path must be configured")
+	case r.Path != "" && r.Type != "":
+		return errors.New("cannot configure both path and runtimeType for the same runtime")
+	case r.Path != "" && len(r.Options) > 0:
+		return errors.New("options cannot be used with a path runtime")
+	case r.Type != "" && len(r.Args) > 0:
+		return errors.New("args cannot be used with a runtimeType runtime")
+	case r.Type != "" && r.Type != shimType:
+		return fmt.Errorf("runtimeType %q is not supported by this engine: it has no shims but the equal of %s", r.Type, shimType)
+	}
+	for name, value := range r.Options {
+		if _, ok := value.(string); !ok || name != binaryName {
+			return fmt.Errorf("option %s is not supported by this engine: it has %s, a string, only", name, binaryName)
+		}
+	}
+	return nil
 }
 
 // Builder is the key of that name; it has no flags.

@@ -99,13 +99,11 @@ func checkLabels(c *Config) error {
 
 func checkRuntimes(c *Config) error {
 	for name, r := range c.Runtimes {
-		switch {
-		case IsBuiltinRuntime(name):
+		if IsBuiltinRuntime(name) {
 			return fmt.Errorf("runtime name '%s' is reserved", name)
-		case r.Type != "" || len(r.Options) > 0:
-			return fmt.Errorf("runtimes.%s: runtimeType and options are not supported by this engine: give a path", name)
-		case r.Path == "":
-			return fmt.Errorf("runtimes.%s: path is missing", name)
+		}
+		if err := r.check(); err != nil {
+			return fmt.Errorf("runtime %s: %w", name, err)
 		}
 	}
 	if _, ok := c.Runtimes[c.DefaultRun]; !ok && !IsBuiltinRuntime(c.DefaultRun) {

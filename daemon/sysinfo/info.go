@@ -43,8 +43,9 @@ type Options struct {
 
 // Source implements the Informer of api/system.
 type Source struct {
-	o    Options
-	host Host
+	o        Options
+	host     Host
+	features features
 }
 
 // New reads the machine's facts.
@@ -156,10 +157,13 @@ func (s *Source) cgroups(info *system.Info) {
 
 func (s *Source) runtimes(info *system.Info, c *config.Config) {
 	info.DefaultRuntime = c.DefaultRun
-	builtin := system.RuntimeWithStatus{Runtime: system.Runtime{Path: s.o.RuntimePath}}
+	known := s.features.of(c, s.o.RuntimePath)
+	builtin := system.RuntimeWithStatus{Runtime: system.Runtime{Path: s.o.RuntimePath}, Status: known[config.BuiltinRuntime]}
 	info.Runtimes = map[string]system.RuntimeWithStatus{config.BuiltinRuntime: builtin, "runc": builtin}
 	for name, r := range c.Runtimes {
-		info.Runtimes[name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: r.Path, Args: r.Args}}
+		info.Runtimes[name] = system.RuntimeWithStatus{
+			Runtime: system.Runtime{Path: r.Path, Args: r.Args, Type: r.Type, Options: r.Options}, Status: known[name],
+		}
 	}
 }
 

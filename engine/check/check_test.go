@@ -8,10 +8,12 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
 	apicontainer "github.com/moby/moby/api/types/container"
+
+	"github.com/wherry-engine/wherry/task"
 )
 
 func TestHostConfig(t *testing.T) {
-	host := Host{CPUs: 2, Runtimes: map[string]string{"wherry": ""}, LogTypes: []string{"json-file", "local"}}
+	host := Host{CPUs: 2, Runtimes: map[string]*task.Runtime{"wherry": nil}, LogTypes: []string{"json-file", "local"}}
 	limit := int64(1 << 30)
 	for _, tc := range []struct {
 		name string

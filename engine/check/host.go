@@ -8,13 +8,14 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/wherry-engine/wherry/engine/spec"
+	"github.com/wherry-engine/wherry/task"
 )
 
 // Host is what the machine and the daemon's configuration allow.
 type Host struct {
 	CPUs     int
-	Runtimes map[string]string // name → path; "" is the built-in one
-	LogTypes []string          // log drivers that can be used
+	Runtimes map[string]*task.Runtime // by name; nil is the built-in one
+	LogTypes []string                 // log drivers that can be used
 }
 
 // HostConfig checks the other half of a request, and how both fit. InvalidArgument,

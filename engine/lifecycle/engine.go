@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -72,7 +73,7 @@ type Defaults struct {
 	IpcMode         apicontainer.IpcMode      // default private
 	ShmSize         int64                     // bytes; default 64 MiB
 	Init            bool
-	Runtimes        map[string]string // name → path; "" is the built-in runtime
+	Runtimes        map[string]*task.Runtime // by name; the built-in one, nil, is always there
 	DefaultRuntime  string
 	DNS             []netip.Addr
 	DNSSearch       []string
@@ -105,10 +106,8 @@ func (d *Defaults) fill() {
 	if d.ShutdownTimeout == 0 {
 		d.ShutdownTimeout = 15
 	}
-	all := map[string]string{"wherry": "", "runc": "", "io.containerd.runc.v2": ""}
-	for name, path := range d.Runtimes {
-		all[name] = path
-	}
+	all := map[string]*task.Runtime{"wherry": nil, "runc": nil, "io.containerd.runc.v2": nil}
+	maps.Copy(all, d.Runtimes)
 	d.Runtimes = all
 }
 

@@ -299,6 +299,10 @@ func (e *Engine) startRequest(ctx context.Context, u *unit, sources map[string]s
 		return task.StartRequest{}, fmt.Errorf("find the writable layer: %w", err)
 	}
 	h := s.HostConfig
+	runtime, ok := d.Runtimes[h.Runtime]
+	if !ok && h.Runtime != "" { // the configuration has changed since
+		return task.StartRequest{}, invalid("unknown or invalid runtime name: %s", h.Runtime)
+	}
 	parent := h.CgroupParent
 	if parent == "" {
 		parent = d.CgroupParent
@@ -313,7 +317,7 @@ func (e *Engine) startRequest(ctx context.Context, u *unit, sources map[string]s
 		Log:          task.Log{Driver: h.LogConfig.Type, Path: s.LogPath, Options: h.LogConfig.Config, Attrs: logAttrs(s)},
 		Restart:      restartPolicy(h.RestartPolicy),
 		Init:         h.Init != nil && *h.Init,
-		CgroupParent: parent, SystemdDriver: d.SystemdCgroup, Runtime: d.Runtimes[h.Runtime],
+		CgroupParent: parent, SystemdDriver: d.SystemdCgroup, Runtime: runtime,
 		JoinPID: joins.pid, JoinIPC: joins.ipc, JoinNet: joins.net,
 	}, nil
 }

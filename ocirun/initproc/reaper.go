@@ -75,6 +75,37 @@ func unwrapEnv(wrapped []string) []string {
 	return env
 }
 
+// Reaper is the command line and the environment with which another runtime
+// starts program, which is this binary, as the pid 1 in front of args.
+func Reaper(program string, args, env []string) (argv, wrapped []string) {
+	return append([]string{program, "init", "reap", noSocket, args[0]}, args...), wrapEnv(env)
+}
+
+// noSocket stands for the socket where nobody listens for failures.
+const noSocket = "-1"
+
+// find looks for a program that is no path in PATH, as execvp(3) does. The
+// name itself is returned if it is not there.
+func find(file string) string {
+	if strings.Contains(file, "/") {
+		return file
+	}
+	for _, e := range unwrapEnv(os.Environ()) {
+		path, ok := strings.CutPrefix(e, "PATH=")
+		if !ok {
+			continue
+		}
+		for dir := range strings.SplitSeq(path, ":") {
+			full := dir + "/" + file
+			var st unix.Stat_t
+			if unix.Stat(full, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && unix.Access(full, unix.X_OK) == nil {
+				return full
+			}
+		}
+	}
+	return file
+}
+
 // reap starts the program and then does what a pid 1 has to: hand signals on
 // and wait for orphans. It returns the program's exit code.
 func reap(socket string, args []string) int {
@@ -90,12 +121,16 @@ func reap(socket string, args []string) int {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals) // all: an ignored one would be ignored by the program, too
 
+	alone := socket == noSocket
 	file := strings.Clone(args[0])
 	program := make([]string, len(args)-1)
 	for i, a := range args[1:] {
 		program[i] = strings.Clone(a)
 	}
 	showAs(append([]string{"wherry-init", "--"}, program...))
+	if alone {
+		file = find(file)
+	}
 	pid, err := startChild(file, program)
 	if err != nil {
 		var errno unix.Errno
@@ -106,7 +141,11 @@ func reap(socket string, args []string) int {
 				f.Code = 127
 			}
 		}
-		_ = conn.Send(wire.KindFailure, f)
+		if alone {
+			_, _ = os.Stderr.WriteString(f.Msg + "\n")
+		} else {
+			_ = conn.Send(wire.KindFailure, f)
+		}
 		return int(f.Code)
 	}
 	unix.Close(fd)

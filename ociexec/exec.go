@@ -1,0 +1,83 @@
+package ociexec
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/keeper/exits"
+	"github.com/wherry-engine/wherry/ocirun"
+)
+
+// Process is a started exec. It is nobody's child: whoever is subreaper adopts it.
+type Process struct {
+	Pid int
+	// PidFD is nil if the process has ended already.
+	PidFD   *os.File
+	Console *os.File // the terminal's master, or nil
+	// Since is a lower bound of the process's start time (clock ticks since
+	// boot), by which its exit is told from one of an earlier process.
+	Since uint64
+}
+
+// Exec runs a further process in the container. Its user is looked up in root.
+// The filter of system calls is the container's.
+func (c *Container) Exec(ctx context.Context, req *ocirun.ExecRequest, root *os.File, host Host) (*Process, error) {
+	p := *req.Process
+	if err := complete(&p, root, req.ResolveUser, req.User, req.Groups); err != nil {
+		return nil, err
+	}
+	p.Capabilities = held(p.Capabilities, host.Capabilities)
+	setSize(&p, req.Width, req.Height)
+	b, err := json.Marshal(&p)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(c.Dir, "exec-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	process, pids, log := dir+"/process.json", dir+"/pid", dir+"/log.json"
+	if err := os.WriteFile(process, b, 0o600); err != nil {
+		return nil, err
+	}
+	args := []string{"exec", "--detach", "--process", process, "--pid-file", pids}
+	var con *console
+	if p.Terminal {
+		if con, err = c.listen(); err != nil {
+			return nil, err
+		}
+		defer con.close()
+		args = append(args, "--console-socket", con.path)
+	}
+	cmd := c.command(ctx, log, append(args, c.ID)...)
+	if !p.Terminal {
+		setStreams(cmd, req.Stdin, req.Stdout, req.Stderr)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, c.explain(err, log, nil, "")
+	}
+	since, _ := exits.StartTime(cmd.Process.Pid)
+	if err := c.explain(cmd.Wait(), log, nil, program(&p)); err != nil {
+		return nil, err
+	}
+	pid, fd, err := pidfd(pids)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return nil, err
+	}
+	out := &Process{Pid: pid, PidFD: fd, Since: since}
+	if con != nil {
+		if out.Console, err = con.receive(); err != nil && fd != nil {
+			_ = unix.PidfdSendSignal(int(fd.Fd()), unix.SIGKILL, nil, 0)
+			_ = fd.Close()
+		}
+	}
+	if err != nil && con != nil && out.Console == nil {
+		return nil, err
+	}
+	return out, nil
+}
