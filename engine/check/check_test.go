@@ -75,6 +75,10 @@ func TestConfig(t *testing.T) {
 	}{
 		{"empty", apicontainer.Config{}, true},
 		{"relative directory", apicontainer.Config{WorkingDir: "a"}, false},
+		{"long directory", apicontainer.Config{WorkingDir: "/" + strings.Repeat("a", 5000)}, false},
+		{"NUL in directory", apicontainer.Config{WorkingDir: "/a\x00b"}, false},
+		{"line in user", apicontainer.Config{User: "root\nx"}, false},
+		{"long user", apicontainer.Config{User: strings.Repeat("a", 300)}, false},
 		{"nameless variable", apicontainer.Config{Env: []string{"=a"}}, false},
 		{"NUL in argument", apicontainer.Config{Cmd: []string{"a\x00b"}}, false},
 		{"line in hostname", apicontainer.Config{Hostname: "a\nb"}, false},

@@ -22,6 +22,12 @@ func refused(format string, args ...any) error {
 	return errdefs.ErrNotImplemented.WithMessage(fmt.Sprintf(format, args...) + " is not supported by this engine yet")
 }
 
+// What is longer cannot work, and would only be repeated in errors and state.
+const (
+	maxPath = 4096 // bytes (PATH_MAX)
+	maxUser = 256  // bytes, of user and group names
+)
+
 // Config checks the portable half of a request. InvalidArgument.
 func Config(c *apicontainer.Config) error {
 	if c.WorkingDir != "" {
@@ -29,6 +35,12 @@ func Config(c *apicontainer.Config) error {
 		if !path.IsAbs(c.WorkingDir) {
 			return invalid("the working directory '%s' is invalid, it needs to be an absolute path", c.WorkingDir)
 		}
+	}
+	if len(c.WorkingDir) > maxPath || strings.ContainsRune(c.WorkingDir, 0) {
+		return invalid("the working directory '%.60s…' is invalid, it is longer than %d bytes or contains a NUL byte", c.WorkingDir, maxPath)
+	}
+	if len(c.User) > maxUser || strings.ContainsAny(c.User, "\n\x00") {
+		return invalid("invalid user: %.60q is longer than %d bytes or contains a line break or NUL byte", c.User, maxUser)
 	}
 	for _, env := range c.Env {
 		if name, _, _ := strings.Cut(env, "="); name == "" {
