@@ -80,7 +80,7 @@ var probe = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	probeDir.Store(&dir)
-	out, err := exec.Command("go", "build", "-o", dir+"/probe", "./probe").CombinedOutput()
+	out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-o", dir+"/probe", "./probe").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build the probe: %w: %s", err, out)
 	}
