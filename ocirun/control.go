@@ -17,6 +17,10 @@ func (r *Runtime) KillAll(cgroup string, sig syscall.Signal) error {
 	return r.cgroups.Kill(cgroup, sig)
 }
 
+// KillFrozen kills what the processes of a container have frozen themselves, for
+// which the SIGKILL of its init does not suffice. It is cheap where nothing is.
+func (r *Runtime) KillFrozen(cgroup string) error { return r.cgroups.KillFrozen(cgroup) }
+
 // Pause freezes every process of the cgroup and waits until they are frozen.
 func (r *Runtime) Pause(ctx context.Context, cgroup string) error {
 	return r.cgroups.Freeze(ctx, cgroup)

@@ -21,6 +21,8 @@ type runtime interface {
 	CloneRoot(root *os.File) (*os.File, error)
 	CloseRoot(root *os.File) error
 	KillAll(cgroup string, sig syscall.Signal) error
+	// KillFrozen kills what a container's processes have frozen themselves.
+	KillFrozen(cgroup string) error
 	Pause(ctx context.Context, cgroup string) error
 	Resume(ctx context.Context, cgroup string) error
 	Update(ctx context.Context, cgroup string, res *specs.LinuxResources) error

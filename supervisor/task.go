@@ -191,10 +191,15 @@ func (s *Supervisor) signal(ctx context.Context, id, execID string, sig int) err
 	err = t.sendSignal(sig)
 	paused, cgroup := t.st.State == task.Paused, t.st.Cgroup
 	t.mu.Unlock()
-	if err == nil && paused && sig == int(unix.SIGKILL) {
-		return s.thaw(ctx, t, cgroup) // a frozen process does not die
+	if err != nil || sig != int(unix.SIGKILL) {
+		return err
 	}
-	return err
+	if paused { // a frozen process does not die
+		if err := s.thaw(ctx, t, cgroup); err != nil {
+			return err
+		}
+	}
+	return t.rt.KillFrozen(cgroup)
 }
 
 func (s *Supervisor) thaw(ctx context.Context, t *taskEntry, cgroup string) error {

@@ -78,6 +78,7 @@ func (h *Host) Kill(path string, sig syscall.Signal) error {
 		if h.freeze(path, true) == nil {
 			defer func() { _ = h.freeze(path, false) }()
 		}
+		defer h.thawBelow(path)
 	}
 	pids, err := h.Pids(path)
 	if err != nil {
@@ -89,6 +90,41 @@ func (h *Host) Kill(path string, sig syscall.Signal) error {
 		}
 	}
 	return nil
+}
+
+// KillFrozen kills a container whose processes froze each other in v1 groups of
+// their own, where SIGKILL waits for the thaw. It does nothing, cheaply, if there
+// are no groups below the container's; on v2 the frozen die like others.
+func (h *Host) KillFrozen(path string) error {
+	hi := h.V1("freezer")
+	if hi == nil {
+		return nil
+	}
+	var st unix.Stat_t
+	// A directory has a link for each directory in it.
+	if err := unix.Stat(hi.Dir(path), &st); err != nil || st.Nlink <= 2 {
+		return nil //nolint:nilerr // removed already
+	}
+	err := h.Kill(path, unix.SIGKILL)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// thawBelow lets go on what was frozen in v1 groups below path.
+func (h *Host) thawBelow(path string) {
+	hi := h.V1("freezer")
+	if hi == nil {
+		return
+	}
+	top := hi.Dir(path)
+	_ = filepath.WalkDir(top, func(dir string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && dir != top {
+			_ = write(dir, "freezer.state", "THAWED") // gone, or not ours to say
+		}
+		return nil
+	})
 }
 
 func (h *Host) freeze(path string, frozen bool) error {
