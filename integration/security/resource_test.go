@@ -64,7 +64,7 @@ func TestResourceAttacks(t *testing.T) {
 		"full pids cgroup":             {[]string{"--pids-limit", "10", "-m", "256m", "--cpus", "0.5"}, []string{"forks"}, true, -1},
 		"memory bomb":                  {[]string{"-m", "32m", "--memory-swap", "32m", "--cpus", "1"}, []string{"memory"}, true, -1},
 		"memory bomb as init":          {[]string{"-m", "16m", "--memory-swap", "16m", "--cpus", "1", "--restart", "always"}, []string{"memory", "child"}, false, -1},
-		"descriptor exhaustion":        {[]string{"--ulimit", "nofile=20000", "-m", "256m"}, []string{"files"}, true, 0},
+		"descriptor exhaustion":        {[]string{"--ulimit", "nofile=10000", "-m", "256m"}, []string{"files"}, true, 0},
 		"deaf to signals":              {nil, []string{"deaf"}, true, 0},
 		"deaf behind the init":         {[]string{"--init"}, []string{"deaf"}, true, 0},
 		"floods stdout, nobody reads":  {[]string{"--cpus", "0.5", "--log-opt", "max-size=1m"}, []string{"flood"}, false, 0},
@@ -100,9 +100,10 @@ func TestResourceAttacks(t *testing.T) {
 			if tt.exec >= 0 && r.Code != tt.exec {
 				t.Errorf("exec in it: %d %s", r.Code, r.All())
 			}
-			for _, args := range [][]string{{"inspect", id}, {"logs", "--tail", "2", id}, {"top", id}, {"stats", "--no-stream", id}} {
+			for _, args := range [][]string{{"inspect", id}, {"logs", "--tail", "2", id}, {"top", id}} {
 				cli.Try(t, args...)
 			}
+			d.API(t, 200, "GET", "/containers/"+id+"/stats?stream=false&one-shot=true", "")
 			begin := time.Now()
 			cli.OK(t, "rm", "-f", id)
 			t.Logf("rm -f: %s", time.Since(begin).Round(time.Millisecond))
@@ -189,11 +190,12 @@ func TestHostileCgroups(t *testing.T) {
 			}
 			r = cli.Try(t, "exec", "-t", id, "/bin/busybox", "true")
 			t.Logf("exec -t: %d %.200s", r.Code, r.All())
-			for _, args := range [][]string{{"top", id}, {"stats", "--no-stream", id}, {"pause", id}, {"unpause", id}, {"update", "-m", "65m", "--memory-swap", "130m", id}} {
+			for _, args := range [][]string{{"top", id}, {"pause", id}, {"unpause", id}, {"update", "-m", "65m", "--memory-swap", "130m", id}} {
 				if r := cli.Try(t, args...); r.Code != 0 {
 					t.Logf("%s: %.200s", args[0], r.All())
 				}
 			}
+			d.API(t, 200, "GET", "/containers/"+id+"/stats?stream=false&one-shot=true", "")
 			_, body := getArchive(t, d, id, "/etc/passwd")
 			contains(t, "cp", body, "root:x:0:0")
 			cli.OK(t, "rm", "-f", id)
