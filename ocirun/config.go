@@ -8,6 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/ocirun/cgroup"
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
@@ -25,6 +26,10 @@ type plan struct {
 	opened []*os.File
 	// uidMap and gidMap of a new user namespace.
 	uidMap, gidMap []specs.LinuxIDMapping
+	// limits of its control groups.
+	limits *cgroup.Limits
+	// enterLater is set if the init enters control groups by itself.
+	enterLater bool
 	// userNS is a user namespace to be joined, or nil.
 	userNS *os.File
 	// timeNS is a time namespace to be joined; timeOffsets those of a new one,

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/wherry-engine/wherry/ocirun/cgroup"
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
@@ -33,13 +31,11 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	if err != nil {
 		return nil, err
 	}
-	limits, err := r.cgroups.Limits(path, withStandardRules(req.Spec.Linux.Resources))
+	p.limits, err = r.cgroups.Limits(path, withStandardRules(req.Spec.Linux.Resources))
 	if err != nil {
 		return nil, fmt.Errorf("limits: %w", err)
 	}
-	// Until the init is in it.
-	unlock := sync.OnceFunc(r.locks.lock(path))
-	defer unlock()
+	defer r.locks.lock(path)() // until the init is in it
 	// Somebody else's cgroup is not to be removed if this fails.
 	if pids, err := r.cgroups.Pids(path); err == nil && len(pids) > 0 {
 		return nil, fmt.Errorf("cgroup %s is in use by process %d: %w", path, pids[0], errdefs.ErrAlreadyExists)
@@ -55,18 +51,13 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	if frozen, err := r.cgroups.Frozen(path); err == nil && frozen {
 		return nil, fmt.Errorf("cgroup %s is frozen: %w", path, errdefs.ErrFailedPrecondition)
 	}
-	if err := r.cgroups.Create(path); err != nil {
-		return nil, fmt.Errorf("create cgroup: %w", err)
-	}
-	var c *Container
 	if group != nil {
 		err = group.Create()
 	}
-	if uid, ok := delegated(req, p); ok && err == nil {
-		err = r.cgroups.Delegate(path, uid)
-	}
+	var c *Container
 	if err == nil {
-		if c, err = r.create(ctx, req, p, path, limits, unlock); err != nil && group != nil {
+		c, err = r.create(ctx, req, p, &Container{ID: req.ID, Cgroup: path, MountsBefore: before})
+		if err != nil && group != nil {
 			err = errors.Join(err, group.Delete())
 		}
 	}
@@ -74,39 +65,93 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 		derr := r.cgroups.Delete(context.WithoutCancel(ctx), path)
 		return nil, errors.Join(err, derr, UnmountForeign(req.Spec, req.Bundle, before))
 	}
-	c.MountsBefore = before
 	return c, nil
 }
 
-func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, path string, limits *cgroup.Limits, born func()) (*Container, error) {
+// create completes c.
+func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, c *Container) (*Container, error) {
 	b := &birth{
-		cgroup: path, enter: p.enter, clone: p.clone, uidMap: p.uidMap, gidMap: p.gidMap, userNS: p.userNS, extra: req.ExtraFiles,
+		enter: p.enter, clone: p.clone, uidMap: p.uidMap, gidMap: p.gidMap, userNS: p.userNS, extra: req.ExtraFiles,
 		timeNS: p.timeNS, newTime: p.newTime, timeOffsets: p.timeOffsets,
 	}
 	if !p.cfg.Process.Terminal {
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
 	}
+	if err := r.cgroupsAtBirth(b, p, c.Cgroup, req.Spec.Linux.Resources); err != nil {
+		return nil, fmt.Errorf("create cgroup: %w", err)
+	}
 	s, err := r.spawn(b)
 	if err != nil {
 		return nil, err
 	}
-	born()
-	console, err := r.handshake(ctx, s, req, p, limits)
-	if err != nil {
+	c.Pid, c.PidFD, c.conn, c.agent = s.pid, s.pidfd, s.conn, AgentOf(req, s.pid, specs.StateCreated)
+	if c.Console, err = r.handshake(ctx, s, req, p, c); err != nil {
 		s.kill()
 		unix.Close(s.conn.FD)
 		s.pidfd.Close()
 		return nil, err
 	}
-	return &Container{ID: req.ID, Pid: s.pid, PidFD: s.pidfd, Console: console, Cgroup: path, conn: s.conn,
-		agent: AgentOf(req, s.pid, specs.StateCreated)}, nil
+	return c, nil
+}
+
+// smallMemory is a limit in bytes below which the memory that an init needs
+// for itself would be missed by the container, or not be had at all.
+const smallMemory = 32 << 20
+
+// cgroupsAtBirth makes those control groups that the init is to be cloned into.
+// It enters the others itself (see enterLater): they can be made while it starts,
+// and what it takes until then is not charged to the container. Being cloned
+// into a v2 cgroup is worth a lot, as entering it needs a global lock of the
+// kernel; only a very small container is better off without.
+func (r *Runtime) cgroupsAtBirth(b *birth, p *plan, path string, res *specs.LinuxResources) error {
+	p.enterLater = !r.cgroups.V2 || small(res)
+	if r.cgroups.V2 && p.enterLater {
+		return nil
+	}
+	b.cgroup = path
+	return r.cgroups.CreateUnified(path)
+}
+
+func small(res *specs.LinuxResources) bool {
+	if res == nil || res.Memory == nil || res.Memory.Limit == nil {
+		return false
+	}
+	n := *res.Memory.Limit
+	return n > 0 && n < smallMemory
+}
+
+// enterLater makes the control groups that the init was not born in and adds
+// the files by which it enters them to its configuration. The caller calls done
+// when that is sent.
+func (r *Runtime) enterLater(p *plan, path string) (done func(), err error) {
+	done = func() {}
+	if !p.enterLater {
+		return done, nil
+	}
+	if err := r.cgroups.Create(path); err != nil {
+		return done, fmt.Errorf("create cgroup: %w", err)
+	}
+	fds, err := r.cgroups.OpenTasks(path)
+	if err != nil {
+		return done, fmt.Errorf("enter the cgroups: %w", err)
+	}
+	for _, fd := range fds {
+		p.cfg.CgroupFDs = append(p.cfg.CgroupFDs, p.pass(fd))
+	}
+	return func() { closeFDs(fds) }, nil
+}
+
+func closeFDs(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 }
 
 // handshake sends the configuration, writes limits while init works, and
 // waits until it is ready. A context that ends kills init.
-func (r *Runtime) handshake(ctx context.Context, s *spawned, req *CreateRequest, p *plan, limits *cgroup.Limits) (*os.File, error) {
+func (r *Runtime) handshake(ctx context.Context, s *spawned, req *CreateRequest, p *plan, c *Container) (*os.File, error) {
 	stop := s.watch(ctx)
-	console, err := r.talk(ctx, s, req, p, limits)
+	console, err := r.talk(ctx, s, req, p, c)
 	if !stop() && err == nil {
 		closeFile(console)
 		return nil, ctx.Err() // init has been or is about to be killed
@@ -114,18 +159,31 @@ func (r *Runtime) handshake(ctx context.Context, s *spawned, req *CreateRequest,
 	return console, err
 }
 
-func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *plan, limits *cgroup.Limits) (*os.File, error) {
+func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *plan, c *Container) (*os.File, error) {
 	if err := addHooks(&p.cfg, req, s.pid); err != nil {
 		return nil, err
 	}
 	if err := equip(req, s); err != nil {
 		return nil, err
 	}
-	if err := s.send(wire.KindConfig, &p.cfg, p.fds...); err != nil {
+	done, err := r.enterLater(p, c.Cgroup)
+	if uid, ok := delegated(req, p); ok && err == nil {
+		err = r.cgroups.Delegate(c.Cgroup, uid)
+	}
+	if err == nil {
+		err = s.send(wire.KindConfig, &p.cfg, p.fds...)
+	}
+	done()
+	if err != nil {
 		return nil, fmt.Errorf("configure init: %w", err)
 	}
-	if err := limits.Early(); err != nil {
+	if err := p.limits.Early(); err != nil {
 		return nil, err
+	}
+	if req.Born != nil {
+		if err := req.Born(c); err != nil {
+			return nil, err
+		}
 	}
 	msg, err := s.receive(ctx)
 	if err != nil {
@@ -146,7 +204,7 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 		return nil, fmt.Errorf("init sent an unexpected message %d", msg.Kind)
 	}
 	console := consoleOf(msg)
-	if err := limits.Late(); err != nil {
+	if err := p.limits.Late(); err != nil {
 		closeFile(console)
 		return nil, err
 	}

@@ -91,9 +91,18 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	if err == nil && root != nil {
 		cfg.RootFD, fds = len(fds), append(fds, int(root.Fd()))
 	}
-	if err == nil {
-		console, err = r.runExec(ctx, s, cfg, fds, agent)
+	var groups []int
+	if err == nil && !r.cgroups.V2 {
+		// Of its own, so that the container need not have the memory it starts with.
+		groups, err = r.cgroups.OpenTasks(req.Cgroup)
+		for i := range groups {
+			cfg.CgroupFDs = append(cfg.CgroupFDs, len(fds)+i)
+		}
 	}
+	if err == nil {
+		console, err = r.runExec(ctx, s, cfg, append(fds, groups...), agent)
+	}
+	closeFDs(groups)
 	closeFile(root)
 	unix.Close(s.conn.FD)
 	if err != nil {
@@ -106,7 +115,7 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 
 // spawnExec starts an init in the container.
 func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config) (*spawned, error) {
-	// A thread of ours must not enter a frozen cgroup: it would be stuck there.
+	// It would be stuck there.
 	if frozen, err := r.cgroups.Frozen(req.Cgroup); err == nil && frozen {
 		return nil, fmt.Errorf("the container is paused: %w", errdefs.ErrFailedPrecondition)
 	}

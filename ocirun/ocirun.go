@@ -54,6 +54,9 @@ type CreateRequest struct {
 	// outlives this process although it is not started: StartBy on a connection
 	// to it does that later, and Container.Start must not be called.
 	StartSocket *os.File
+	// Born, if not nil, is called with the container (without Console) while
+	// its init works; an error of it ends the init and is Create's.
+	Born func(*Container) error
 	// NoPivot uses chroot, for a host whose root is an initramfs.
 	NoPivot bool
 	// NoNewKeyring keeps the caller's session keyring.

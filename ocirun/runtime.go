@@ -26,6 +26,8 @@ type Options struct {
 	// ends: no init waits for the next exec, and the program is protected when
 	// there is an init to be made, in the quickest way (see protect).
 	Single bool
+	// Creates, with Single, tells that there will be an init.
+	Creates bool
 }
 
 // Runtime creates containers. It is safe for concurrent use.
@@ -70,6 +72,9 @@ func New(opts Options) (*Runtime, error) {
 	}
 	if opts.Single {
 		r.program = sync.OnceValues(func() (*os.File, error) { return protect(name) })
+		if opts.Creates {
+			go func() { _, _ = r.program() }() // whoever needs it learns of errors
+		}
 		return r, nil
 	}
 	r.program = sync.OnceValues(func() (*os.File, error) { return seal(name) })

@@ -18,6 +18,8 @@ import (
 
 // birth says how an init is cloned.
 type birth struct {
+	// cgroup is what the child is cloned into in the unified hierarchy, or "".
+	// Those of v1 it enters by itself.
 	cgroup         string
 	enter          []nsFD
 	clone          uintptr
@@ -41,6 +43,11 @@ func (b *birth) raw() bool {
 	return b.userNS != nil || b.timeNS != nil || b.newTime && b.clone&unix.CLONE_NEWUSER == 0
 }
 
+// prepares tells whether the thread that clones has to become another first.
+func (b *birth) prepares() bool {
+	return len(b.enter) > 0 || b.newTime || len(b.affinity) > 0 || b.raw()
+}
+
 // spawned is an init that waits for its configuration.
 type spawned struct {
 	pid   int
@@ -52,10 +59,13 @@ type spawned struct {
 // from holding files of the cgroup file system open (containermaxprocs).
 var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,disablethp=1,containermaxprocs=0"}
 
-// spawn clones an init. It happens on a thread of its own that first moves
-// itself, alone, into the control groups and namespaces the child is to be born
-// in, and never runs other Go code afterwards: the thread ends with it.
+// spawn clones an init. Where the child is to be born in namespaces that exist,
+// this happens on a thread of its own, which first moves itself, alone, into
+// them, and never runs other Go code afterwards: the thread ends with it.
 func (r *Runtime) spawn(b *birth) (*spawned, error) {
+	if !b.prepares() {
+		return r.spawnHere(b)
+	}
 	type result struct {
 		s   *spawned
 		err error
@@ -137,9 +147,6 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 	cg := -1
 	if b.cgroup != "" {
 		var err error
-		if err = r.cgroups.Enter(b.cgroup); err != nil {
-			return nil, nil, fmt.Errorf("enter the cgroups: %w", err)
-		}
 		if cg, err = r.cgroups.OpenUnified(b.cgroup); err != nil {
 			return nil, nil, err
 		}

@@ -33,6 +33,23 @@ func (h *Host) Create(path string) error {
 	return nil
 }
 
+// CreateUnified makes the cgroup in the unified hierarchy, if there is one, for
+// CLONE_INTO_CGROUP. On a hybrid host, where nothing depends on it, it is not an
+// error if that fails.
+func (h *Host) CreateUnified(path string) error {
+	if err := Check(path); err != nil {
+		return err
+	}
+	hi := h.Unified()
+	if hi == nil {
+		return nil
+	}
+	if err := h.create(hi, path); err != nil && h.V2 {
+		return err
+	}
+	return nil
+}
+
 func (h *Host) create(hi *Hierarchy, path string) error {
 	dir := hi.Dir(path)
 	err := unix.Mkdir(dir, 0o755)
@@ -118,20 +135,31 @@ func enableControllers(parent string) error {
 	return nil
 }
 
-// Enter moves the calling thread, and it alone, into the v1 cgroups, so that
-// the child it clones is born there. Moving oneself needs none of the kernel's
-// global locks; moving another process costs 5 ms when the lock is cold. The
-// caller has locked the goroutine to its thread and lets the thread die.
-func (h *Host) Enter(path string) error {
+// OpenTasks opens the files by which a thread enters the v1 cgroups when it
+// writes "0"; on v2, where it takes its whole process along, that of the one
+// hierarchy. Moving oneself needs none of the kernel's global locks on v1; moving
+// another process costs 5 ms when the lock is cold. What counts at the write is
+// who opened (Linux 5.16 and the stable kernels of then).
+func (h *Host) OpenTasks(path string) (fds []int, err error) {
 	for i := range h.All {
-		if h.All[i].Unified {
-			continue
+		hi := &h.All[i]
+		if hi.Unified && !h.V2 {
+			continue // hybrid: by the clone
 		}
-		if err := write(h.All[i].Dir(path), "tasks", "0"); err != nil {
-			return err
+		name := filepath.Join(hi.Dir(path), "tasks")
+		if hi.Unified {
+			name = filepath.Join(hi.Dir(path), "cgroup.procs")
 		}
+		fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+			return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+		fds = append(fds, fd)
 	}
-	return nil
+	return fds, nil
 }
 
 // OpenUnified opens the cgroup's v2 directory for CLONE_INTO_CGROUP; -1 if

@@ -77,6 +77,11 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	if err != nil {
 		return nil, nil, err
 	}
+	rt, err := ocirun.New(ocirun.Options{Single: true, Creates: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rt.Close()
 	s, err := loadSpec(bundle)
 	if err != nil {
 		return nil, nil, err
@@ -84,11 +89,6 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	if err := checkConsole(s.Process.Terminal, o.consoleSocket, o.detach || !o.keep); err != nil {
 		return nil, nil, err
 	}
-	rt, err := ocirun.New(ocirun.Options{Single: true})
-	if err != nil {
-		return nil, nil, err
-	}
-	defer rt.Close()
 	if err := os.MkdirAll(g.root, 0o700); err != nil {
 		return nil, nil, err
 	}
@@ -114,13 +114,16 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	c, err = rt.Create(ctx, &ocirun.CreateRequest{
 		ID: id, Spec: s, Bundle: bundle, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SystemdCgroup: g.systemdCgroup,
 		ExtraFiles: extra, NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring, StartSocket: listener,
+		Born: func(c *ocirun.Container) (err error) {
+			r, err = g.prepare(c, s, bundle)
+			return err
+		},
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	c.Release()
-	r, err = g.record(c, s, bundle, o)
-	if err != nil {
+	if err := g.publish(r, c, o); err != nil {
 		err = errors.Join(err, unix.Kill(c.Pid, unix.SIGKILL))
 		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
 		return nil, nil, errors.Join(err, rt.DeleteCgroup(ctx, c.Cgroup), ocirun.DeleteRdt(id, s), ocirun.UnmountForeign(s, bundle, c.MountsBefore))
@@ -128,8 +131,8 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	return c, r, nil
 }
 
-// record stores the state and hands out the terminal and the process id.
-func (g *globals) record(c *ocirun.Container, s *specs.Spec, bundle string, o *createOptions) (*record, error) {
+// prepare writes the state of a container whose init still works.
+func (g *globals) prepare(c *ocirun.Container, s *specs.Spec, bundle string) (*record, error) {
 	ticks, _, err := born(c.Pid)
 	if err != nil {
 		return nil, err
@@ -138,15 +141,20 @@ func (g *globals) record(c *ocirun.Container, s *specs.Spec, bundle string, o *c
 		Version: recordVersion, ID: c.ID, Pid: c.Pid, Born: ticks, Bundle: bundle, Cgroup: c.Cgroup, Created: time.Now().UTC(), Spec: s,
 		MountsBefore: c.MountsBefore,
 	}
-	if err := g.save(r); err != nil {
-		return nil, err
+	return r, g.write(r)
+}
+
+// publish lets others see the state and hands out the terminal and the process id.
+func (g *globals) publish(r *record, c *ocirun.Container, o *createOptions) error {
+	if err := g.show(r); err != nil {
+		return err
 	}
 	if c.Console != nil && o.consoleSocket != "" {
 		if err := sendConsole(o.consoleSocket, c.Console); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return r, writePid(o.pidFile, c.Pid)
+	return writePid(o.pidFile, c.Pid)
 }
 
 func writePid(name string, pid int) error {

@@ -72,18 +72,19 @@ func (g *globals) load(id string) (*record, error) {
 	return &r, nil
 }
 
-// save writes a record so that a reader sees it whole or not at all.
-func (g *globals) save(r *record) error {
+// write writes a record where nobody looks, and show puts it where it belongs:
+// a reader sees it whole or not at all.
+func (g *globals) write(r *record) error {
 	b, err := coldjson.Marshal(r)
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(g.dir(r.ID), "state.json")
-	if err := os.WriteFile(name+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+	return os.WriteFile(g.state(r.ID)+".new", b, 0o600)
 }
+
+func (g *globals) show(r *record) error { return os.Rename(g.state(r.ID)+".new", g.state(r.ID)) }
+
+func (g *globals) state(id string) string { return filepath.Join(g.dir(id), "state.json") }
 
 // born reads the start time of a process and whether it is a zombie.
 func born(pid int) (ticks uint64, zombie bool, err error) {

@@ -13,6 +13,30 @@ import (
 // hierarchyAttr are the flags of the hierarchies below a cgroup v1 mount.
 func hierarchyAttr(m *wire.Mount) uint64 { return m.Set }
 
+// enterCgroups moves this thread, which will execute the program, into the
+// control groups it was not born in. The Go runtime's other threads stay where
+// they are; they end with the exec at the latest.
+func (s *setup) enterCgroups() error {
+	for _, i := range s.cfg.CgroupFDs {
+		fd, err := s.fd(i)
+		if err != nil {
+			return err
+		}
+		if _, err := unix.Write(fd, []byte("0")); err != nil {
+			name, _ := s.readProcLink(fd)
+			return fmt.Errorf("enter %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// readProcLink names what a descriptor is of.
+func (s *setup) readProcLink(fd int) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(s.proc, "thread-self/fd/"+itoa(fd), buf)
+	return string(buf[:max(n, 0)]), err
+}
+
 // cgroup shows the container its control groups.
 func (s *setup) cgroup(m *wire.Mount) error {
 	target, err := s.target(m.Target, true)

@@ -135,6 +135,7 @@ func (s *setup) run() error {
 		)
 	case s.cfg.Join:
 		err = s.steps(
+			step{"control groups", s.enterCgroups},
 			step{"join", s.join},
 			step{"session", s.session},
 			step{"terminal", s.openConsole},
@@ -142,6 +143,7 @@ func (s *setup) run() error {
 		)
 	default:
 		err = s.steps(
+			step{"control groups", s.enterCgroups},
 			step{"namespaces", s.namespaces},
 			step{"session", s.session},
 			step{"root", s.attachRoot},

@@ -19,6 +19,9 @@ type Config struct {
 	CgroupTasks []string
 	CgroupFD    int
 
+	// CgroupFDs are files to write "0" to, by which the init enters its control
+	// groups, first of all.
+	CgroupFDs []int
 	// Enter are namespaces to enter before anything else: index of a
 	// descriptor and its CLONE_NEW flag.
 	Enter []Enter
