@@ -41,7 +41,6 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	if req.Spec.Linux.IntelRdt != nil && req.ID == "" {
 		return nil, invalidf("exec: the request lacks its container's name")
 	}
-	defer r.refill()
 	proc, err := r.exec(ctx, req)
 	if err == nil {
 		if err = enterRdt(req.ID, req.Spec.Linux, proc.Pid); err != nil && !exited(proc.PidFD) {

@@ -87,7 +87,8 @@ func TestExec(t *testing.T) {
 
 func testExec(t *testing.T, r *Runtime, prepare func()) {
 	root := busyboxRoot(t)
-	req := sh(root, "exec sleep 60")
+	req := sh(root, "")
+	req.Spec.Process.Args = []string{"/bin/sleep", "60"}
 	mem := int64(64 << 20)
 	req.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &mem}
 	req.Spec.Linux.Namespaces = append(req.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})

@@ -62,10 +62,10 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// unready removes the init that stands by for an exec.
+// unready removes the inits that stand by for an exec.
 func unready(r *Runtime) {
 	r.standby.work.Wait()
-	if s := r.standby.take(); s != nil {
+	for s := r.standby.take(); s != nil; s = r.standby.take() {
 		s.discard()
 	}
 }

@@ -277,5 +277,9 @@ func rawReport(a *rawArgs, stage, value uint32) {
 
 // initArgs is the command line of an init.
 func initArgs(b *birth) []string {
-	return []string{"wherry-runtime", "init", strconv.Itoa(3 + len(b.extra))}
+	args := []string{"wherry-runtime", "init", strconv.Itoa(3 + len(b.extra))}
+	if b.standby {
+		args = append(args, "standby")
+	}
+	return args
 }

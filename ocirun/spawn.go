@@ -33,6 +33,7 @@ type birth struct {
 	affinity []byte
 	stdio    [3]*os.File // nil is the null device
 	extra    []*os.File
+	standby  bool // the configuration comes later
 }
 
 // raw tells whether the child must be cloned without memory shared with this

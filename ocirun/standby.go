@@ -15,52 +15,63 @@ import (
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
-// standby keeps one init that has started and waits for a configuration, so
-// that an exec need not wait for a Go program to start.
+// standby keeps inits that have started and wait for a configuration, so that
+// an exec need not wait for a Go program to start.
 type standby struct {
 	mu     sync.Mutex
-	ready  *spawned
-	making bool
+	ready  []*spawned
+	making int
 	closed bool
 	used   int // by tests
 	work   sync.WaitGroup
 }
 
-// take returns the init that stands by, or nil.
+const (
+	// standbys is how many inits stand by once there was an exec: the next one
+	// often follows at once.
+	standbys = 2
+	// lingering is how long an init stays after its process runs: ending and
+	// starting another one would take time from that process.
+	lingering = 4 * time.Millisecond
+)
+
+// take returns an init that stands by, or nil.
 func (s *standby) take() *spawned {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	got := s.ready
-	s.ready = nil
-	if got != nil {
-		s.used++
+	if len(s.ready) == 0 {
+		return nil
 	}
+	got := s.ready[0]
+	s.ready = s.ready[1:]
+	s.used++
 	return got
 }
 
-// refill starts another one in the background.
+// refill starts others in the background.
 func (r *Runtime) refill() {
 	s := &r.standby
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.making || s.ready != nil || r.noStandby {
+	if s.closed || r.noStandby {
 		return
 	}
-	s.making = true
-	s.work.Go(func() {
-		made, err := r.spawn(&birth{})
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.making = false
-		switch {
-		case err != nil:
-			r.log.Debug("no init stands by", "err", err)
-		case s.closed:
-			made.discard()
-		default:
-			s.ready = made
-		}
-	})
+	for ; len(s.ready)+s.making < standbys; s.making++ {
+		s.work.Go(func() {
+			made, err := r.spawn(&birth{standby: true})
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.making--
+			switch {
+			case err != nil:
+				r.log.Debug("no init stands by", "err", err)
+			case s.closed:
+				made.discard()
+			default:
+				s.ready = append(s.ready, made)
+			}
+		})
+	}
 }
 
 func (s *standby) close() {
@@ -69,8 +80,8 @@ func (s *standby) close() {
 	ready := s.ready
 	s.ready = nil
 	s.mu.Unlock()
-	if ready != nil {
-		ready.discard()
+	for _, init := range ready {
+		init.discard()
 	}
 	// One that is frozen in a paused container ends when that is resumed.
 	done := make(chan struct{})
@@ -114,12 +125,7 @@ func (r *Runtime) execByFork(ctx context.Context, req *ExecRequest, cfg *wire.Co
 			return nil, fmt.Errorf("exec: %w", err)
 		}
 	}
-	// It ends by itself; whoever waits for the process need not wait for it.
-	defer r.standby.work.Go(func() {
-		s.reap()
-		s.pidfd.Close()
-		unix.Close(s.conn.FD)
-	})
+	defer r.release(s)
 	stop := s.watch(ctx)
 	defer stop()
 	fds, closeFDs, err := r.forkConfig(req, cfg)
@@ -135,6 +141,19 @@ func (r *Runtime) execByFork(ctx context.Context, req *ExecRequest, cfg *wire.Co
 		return nil, fmt.Errorf("configure exec: %w", err)
 	}
 	return s.forked(ctx)
+}
+
+// release lets an init go that has done its work, a little later, and has
+// another one take its place.
+func (r *Runtime) release(s *spawned) {
+	r.standby.work.Add(1)
+	time.AfterFunc(lingering, func() {
+		defer r.standby.work.Done()
+		unix.Close(s.conn.FD)
+		r.refill()
+		s.reap()
+		s.pidfd.Close()
+	})
 }
 
 // forkConfig completes the configuration and lists its descriptors.

@@ -32,6 +32,8 @@ type execEntry struct {
 	io    *ioset
 	// over: it had ended before it could be watched; start is a lower bound.
 	over bool
+	// cancel gives up starting it; nil before and after.
+	cancel context.CancelFunc
 }
 
 func (e *execEntry) status() task.ExecStatus {
@@ -149,7 +151,7 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 		}
 	}
 	er.Stdin, er.Stdout, er.Stderr = pp.proc[0], pp.proc[1], pp.proc[2]
-	p, err := t.runExec(ctx, er)
+	p, err := t.runExec(ctx, e, er)
 	pp.closeProc()
 	if err != nil {
 		pp.closeOurs()
@@ -185,24 +187,18 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 }
 
 // runExec has the runtime start the process, in vain if the task ends before.
-func (t *taskEntry) runExec(ctx context.Context, er *ocirun.ExecRequest) (*process, error) {
+func (t *taskEntry) runExec(ctx context.Context, e *execEntry, er *ocirun.ExecRequest) (*process, error) {
 	t.gate.RLock() // a process that is being started must not be frozen half-way
 	defer t.gate.RUnlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	t.mu.Lock()
-	state, exited := t.st.State, t.exited
+	state := t.st.State
+	e.cancel = cancel
 	t.mu.Unlock()
 	if state != task.Running {
 		return nil, cannotExec(t.id, state)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-exited:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	p, err := t.rt.Exec(ctx, er)
 	if err != nil && ctx.Err() != nil {
 		return nil, errors.Join(notRunning(t.id), err)
@@ -293,13 +289,13 @@ func (e *execEntry) ended() {
 	}
 	io := e.io
 	e.pidfd, e.done, e.code, e.io = -1, true, code, nil // it is remembered, its streams are not
-	t.s.keep.drop(execSetName(t.id, e.id))
 	st := e.status()
 	t.rememberLocked(e)
 	ev := task.Event{Time: time.Now(), Kind: task.EventExecDied, Status: t.statusLocked(), Exec: &st}
 	t.mu.Unlock()
 	t.s.emit(ev)
 	io.close()
+	t.s.keep.drop(execSetName(t.id, e.id)) // after all that somebody waits for
 }
 
 // rememberLocked keeps the last finished execs and forgets those before.

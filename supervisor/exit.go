@@ -94,6 +94,11 @@ func (t *taskEntry) noteExit(now time.Time, code int, known, oom bool) (restart 
 	})
 	close(t.exited)
 	t.exited = make(chan struct{})
+	for _, e := range t.execs {
+		if e.cancel != nil {
+			e.cancel()
+		}
+	}
 	return restart
 }
 

@@ -17,16 +17,19 @@ import (
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
-// Main is the face "init" of wherry-runtime; it returns only on failure, or as
-// the built-in reaper when its child is gone. The first argument is the
-// descriptor of the socket; "reap" before it makes it the reaper.
+// Main is the face "init" of wherry-runtime; it returns only on failure, when
+// another process runs the program, or as the built-in reaper when its child is
+// gone. The first argument is the descriptor of the socket, and "standby" after
+// it tells that nothing will come from there for a while; "reap" before it makes
+// it the reaper.
 func Main(args []string) int {
 	// Namespaces, credentials and filters belong to the thread that execs.
 	runtime.LockOSThread()
 	if len(args) > 2 && args[0] == "reap" {
 		return reap(args[1], args[2:])
 	}
-	if len(args) != 1 {
+	standby := len(args) == 2 && args[1] == "standby"
+	if len(args) != 1 && !standby {
 		_, _ = os.Stderr.WriteString("wherry-runtime: init is started by the runtime, not by hand\n")
 		return 1
 	}
@@ -35,9 +38,13 @@ func Main(args []string) int {
 		return 1
 	}
 	unix.CloseOnExec(fd)
+	if standby {
+		populate()
+	}
 	s := &setup{conn: wire.Conn{FD: fd}, proc: -1, root: -1, newProc: -1, null: -1, console: -1}
 	err = s.run()
 	if errors.Is(err, errForked) {
+		s.linger()
 		return 0
 	}
 	if errors.Is(err, io.EOF) {
