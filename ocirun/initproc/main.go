@@ -63,6 +63,7 @@ type setup struct {
 
 	proc    int // the host's procfs, opened before anything of the container
 	newProc int // the container's procfs
+	kernel  []kernelFS
 	null    int // the host's /dev/null
 	root    int // the root of the container
 	console int // master of the pseudo-terminal

@@ -3,6 +3,7 @@ package initproc
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,7 +42,8 @@ func (s *setup) mount(m *wire.Mount) error {
 	if err != nil {
 		return err
 	}
-	if m.Type != "proc" {
+	kernel := m.Type == "proc" || m.Type == "sysfs"
+	if !kernel {
 		defer unix.Close(fd)
 	}
 	target, err := s.mountPoint(m)
@@ -59,6 +61,9 @@ func (s *setup) mount(m *wire.Mount) error {
 	}
 	if err := attach(fd, target); err != nil {
 		return err
+	}
+	if kernel {
+		s.kernel = append(s.kernel, kernelFS{target: path.Clean(m.Target), fd: fd})
 	}
 	if m.Type == "proc" && s.newProc < 0 {
 		s.newProc = fd

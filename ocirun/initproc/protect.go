@@ -3,29 +3,82 @@ package initproc
 import (
 	"errors"
 	"fmt"
+	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// readonlyPaths binds paths onto themselves, read-only with all below.
-func (s *setup) readonlyPaths() error {
-	for _, p := range s.cfg.Readonly {
-		if err := s.readonlyPath(p); err != nil {
-			return fmt.Errorf("%s: %w", p, err)
+// kernelFS is a procfs or sysfs that init has mounted. What is to be hidden in it
+// is found through its descriptor: whoever can change the root's directory while
+// the container starts may have exchanged the mount point meanwhile, and a path
+// would lead elsewhere.
+type kernelFS struct {
+	target string // clean path
+	fd     int
+}
+
+// visible tells whether the mount point's path still leads to the mount.
+func (s *setup) visible(k *kernelFS) bool {
+	fd, err := s.inRoot(k.target, unix.O_PATH)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var a, b unix.Statx_t
+	err = errors.Join(
+		unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &a),
+		unix.Statx(k.fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &b))
+	return err == nil && a.Mnt_id == b.Mnt_id
+}
+
+// protect applies f to each of the paths: in the mounts that init made, and where
+// the path leads if that is elsewhere, because something else was mounted there.
+// What ignore says of the error that opening it brings needs nothing.
+func (s *setup) protect(paths []string, ignore func(error) bool, f func(target int) error) error {
+	hidden := make([]bool, len(s.kernel))
+	for i := range s.kernel {
+		hidden[i] = !s.visible(&s.kernel[i])
+	}
+	for _, name := range paths {
+		byPath := true
+		for i := range s.kernel {
+			rest, ok := strings.CutPrefix(path.Clean(name), s.kernel[i].target+"/")
+			if !ok {
+				continue
+			}
+			byPath = byPath && hidden[i]
+			how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+			fd, err := unix.Openat2(s.kernel[i].fd, rest, &how)
+			if err := protected(fd, err, ignore, f); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if byPath {
+			fd, err := s.inRoot(name, unix.O_PATH)
+			if err := protected(fd, err, ignore, f); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
 		}
 	}
 	return nil
 }
 
-func (s *setup) readonlyPath(name string) error {
-	target, err := s.inRoot(name, unix.O_PATH)
-	if absent(err) {
+func protected(fd int, err error, ignore func(error) bool, f func(target int) error) error {
+	if ignore(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(target)
+	defer unix.Close(fd)
+	return f(fd)
+}
+
+// readonlyPaths binds paths onto themselves, read-only with all below.
+func (s *setup) readonlyPaths() error { return s.protect(s.cfg.Readonly, absent, readonlyPath) }
+
+func readonlyPath(target int) error {
 	fd, err := unix.OpenTree(target, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
 	if err != nil {
 		return fmt.Errorf("clone: %w", err)
@@ -45,26 +98,15 @@ func absent(err error) bool {
 // read-only tmpfs, which is mounted once and bound from there on.
 func (s *setup) maskedPaths() error {
 	empty := -1
-	for _, p := range s.cfg.Masked {
-		if err := s.maskedPath(p, &empty); err != nil {
-			return fmt.Errorf("%s: %w", p, err)
-		}
-	}
+	ignore := func(err error) bool { return absent(err) || errors.Is(err, unix.EACCES) }
+	err := s.protect(s.cfg.Masked, ignore, func(target int) error { return s.maskedPath(target, &empty) })
 	if empty >= 0 {
 		unix.Close(empty)
 	}
-	return nil
+	return err
 }
 
-func (s *setup) maskedPath(name string, empty *int) error {
-	target, err := s.inRoot(name, unix.O_PATH)
-	if absent(err) || errors.Is(err, unix.EACCES) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(target)
+func (s *setup) maskedPath(target int, empty *int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(target, &st); err != nil {
 		return err

@@ -104,7 +104,10 @@ func (s *setup) closeUnneeded() error {
 			unix.Close(fd)
 		}
 	}
-	own := []int{s.proc, s.newProc, s.null}
+	own := []int{s.proc, s.null}
+	for i := range s.kernel { // newProc is one of them
+		own = append(own, s.kernel[i].fd)
+	}
 	if s.cfg.Join {
 		own = append(own, s.root) // else it is one of those passed
 	}
