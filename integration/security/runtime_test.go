@@ -68,6 +68,7 @@ func newBundle(t *testing.T) *bundle {
 		t.Fatal(err)
 	}
 	b.spec.Process.Terminal, b.spec.Root.Readonly = false, false
+	b.spec.Linux.MaskedPaths, b.spec.Linux.ReadonlyPaths = masked, readonly
 	return b
 }
 
@@ -135,26 +136,15 @@ func (b *bundle) mkdir(t *testing.T, names ...string) {
 	}
 }
 
-// inspectMasks is what a started container says of the paths that must be hidden.
-var inspectMasks = []string{"/bin/sh", "-c", "/probe stat /proc /proc/kcore /proc/keys /proc/timer_list /sys /sys/firmware; /probe write /proc/sys/kernel/core_pattern /proc/sys/kernel/domainname /proc/sysrq-trigger /proc/sys/vm/drop_caches"}
+// look is what a started container looks for: the kernel's file systems, where
+// they should be and where an exchange may have put them.
+var look = []string{"/probe", "masks", "/proc", "/sys", "/l", "/m", "/fake", "/other", "/more", "/dev", "/data", "/etc"}
 
-// checkInside looks at that. A container that did not start is fine, too.
+// checkInside fails if one of them was found unprotected.
 func checkInside(t *testing.T, what, out string) {
 	t.Helper()
-	for _, line := range lines(out, "stat") {
-		name := strings.Fields(line)[1]
-		switch {
-		case strings.Contains(line, "no such file"):
-		case name == "/proc" && !strings.Contains(line, "fs 0x9fa0"):
-			t.Errorf("%s: the container's /proc is none: %s", what, line)
-		case strings.HasPrefix(name, "/proc/") && !hidden.MatchString(line):
-			t.Errorf("%s: not hidden: %s", what, line)
-		}
-	}
-	for _, line := range lines(out, "write") {
-		if strings.HasSuffix(line, "opened") {
-			t.Errorf("%s: %s", what, line)
-		}
+	for _, line := range lines(out, "open") {
+		t.Errorf("%s: %s", what, line)
 	}
 }
 
@@ -233,10 +223,10 @@ func TestProcRace(t *testing.T) {
 			started := 0
 			var last string
 			for range 2 * rounds {
-				out, ok := b.run(t, inspectMasks...)
+				out, ok := b.run(t, look...)
 				canary.notIn(t, label, out)
 				last = out
-				if ok && strings.Contains(out, "stat ") {
+				if ok && strings.Contains(out, "found ") {
 					started++
 					checkInside(t, label, out)
 				}
@@ -280,10 +270,10 @@ func TestConsoleRace(t *testing.T) {
 	started := 0
 	var last string
 	for range 2 * rounds {
-		out, ok := b.run(t, inspectMasks...)
+		out, ok := b.run(t, look...)
 		canary.notIn(t, "console", out)
 		last = out
-		if ok && strings.Contains(out, "stat ") {
+		if ok && strings.Contains(out, "found ") {
 			started++
 			checkInside(t, "console", out)
 		}

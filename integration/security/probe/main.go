@@ -38,6 +38,7 @@ var attacks = map[string]func([]string) error{
 	"write":    write,
 	"stat":     stat,
 	"peek":     peek,
+	"masks":    masks,
 	"sockets":  sockets,
 	"ptmx":     ptmx,
 }
@@ -270,6 +271,43 @@ func stat(args []string) error {
 			continue
 		}
 		fmt.Printf("stat %s mode %o rdev %d:%d fs %#x\n", name, st.Mode, unix.Major(st.Rdev), unix.Minor(st.Rdev), fs.Type)
+	}
+	return nil
+}
+
+// masks looks for kernel file systems at names, and for what must be hidden or
+// read-only in them. Everything goes through one descriptor each: names may change.
+func masks(names []string) error {
+	for _, name := range names {
+		dir, err := unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		var fs unix.Statfs_t
+		var top unix.Stat_t
+		err = errors.Join(unix.Fstatfs(dir, &fs), unix.Fstat(dir, &top))
+		if err != nil || fs.Type != unix.PROC_SUPER_MAGIC && fs.Type != unix.SYSFS_MAGIC || top.Ino != 1 { // its root
+			fmt.Printf("found %s fs %#x\n", name, fs.Type)
+			continue
+		}
+		fmt.Printf("found %s kernel fs %#x\n", name, fs.Type)
+		for _, n := range []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats", "devices/virtual/powercap", "firmware"} {
+			fd, err := unix.Openat(dir, n, unix.O_PATH|unix.O_CLOEXEC, 0)
+			if err != nil {
+				continue
+			}
+			var st unix.Stat_t
+			if err := errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs)); err == nil && (fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC) {
+				fmt.Println("open", name, n, "is not hidden")
+			}
+			unix.Close(fd)
+		}
+		for _, n := range []string{"sys/kernel/core_pattern", "sys/kernel/modprobe", "sys/kernel/domainname", "sys/vm/drop_caches", "sysrq-trigger", "kernel/uevent_helper", "kernel/mm/ksm/run", "module/kernel/parameters/panic"} {
+			if fd, err := unix.Openat(dir, n, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+				unix.Close(fd)
+				fmt.Println("open", name, n, "can be written")
+			}
+		}
 	}
 	return nil
 }
