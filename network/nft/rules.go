@@ -39,8 +39,10 @@ func (t *Table) rules(c *nftables.Conn) {
 	}
 	t.forwardRules(c, forward)
 	t.publishRules(c, publish)
-	// A neighbour that sends to 127.0.0.1 must meet the kernel's own refusal.
-	t.rule(c, pre, family(unix.NFPROTO_IPV4), notFromLoopback(), daddrLoopback(), verdict(expr.VerdictReturn))
+	if t.o.IPv4 {
+		// A neighbour that sends to 127.0.0.1 must meet the kernel's own refusal.
+		t.rule(c, pre, family(unix.NFPROTO_IPV4), notFromLoopback(), daddrLoopback(), verdict(expr.VerdictReturn))
+	}
 	// Containers that may not talk to each other do so through published ports
 	// all the same: the proxy carries that, as no bridge port would let it pass.
 	t.rule(c, pre, t.in(t.sets.closed), verdict(expr.VerdictReturn))
