@@ -82,6 +82,8 @@ func TestConfig(t *testing.T) {
 		{"nameless variable", apicontainer.Config{Env: []string{"=a"}}, false},
 		{"NUL in argument", apicontainer.Config{Cmd: []string{"a\x00b"}}, false},
 		{"line in hostname", apicontainer.Config{Hostname: "a\nb"}, false},
+		{"long hostname", apicontainer.Config{Hostname: strings.Repeat("a", 65)}, false},
+		{"long domain name", apicontainer.Config{Domainname: strings.Repeat("a", 65)}, false},
 		{"signal", apicontainer.Config{StopSignal: "SIGFOO"}, false},
 		{"short interval", apicontainer.Config{Healthcheck: &apicontainer.HealthConfig{Interval: time.Nanosecond}}, false},
 		{"health type", apicontainer.Config{Healthcheck: &apicontainer.HealthConfig{Test: []string{"EXEC", "a"}}}, false},

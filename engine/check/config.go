@@ -58,6 +58,9 @@ func Config(c *apicontainer.Config) error {
 	if len(c.Hostname) > 64 {
 		return invalid("invalid hostname: %q is longer than 64 bytes", c.Hostname)
 	}
+	if len(c.Domainname) > 64 {
+		return invalid("invalid domain name: %q is longer than 64 bytes", c.Domainname)
+	}
 	if strings.ContainsAny(c.Hostname, "\n\x00/ ") || strings.ContainsAny(c.Domainname, "\n\x00/ ") {
 		return invalid("invalid hostname: %q", c.Hostname+"."+c.Domainname)
 	}

@@ -31,6 +31,9 @@ func (s *setup) inRoot(name string, flags uint64) (int, error) {
 // an empty file.
 func (s *setup) target(name string, dir bool) (int, error) {
 	fd, err := s.inRoot(name, unix.O_PATH)
+	if errors.Is(err, unix.ELOOP) && !dir {
+		return s.replaceLink(name)
+	}
 	if !errors.Is(err, unix.ENOENT) {
 		if err != nil {
 			return -1, fmt.Errorf("open %s: %w", name, err)
@@ -43,19 +46,68 @@ func (s *setup) target(name string, dir bool) (int, error) {
 		}
 		return s.harmless(fd, name)
 	}
+	asked := name
 	name = s.follow(name)
+	if ofKernel, err := s.ofKernel(path.Dir(name)); err == nil && ofKernel && name != path.Clean(asked) {
+		return s.replaceLink(asked)
+	}
 	parent, err := s.mkdirAll(path.Dir(name), 0o755)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(parent)
-	base := path.Base(name)
-	fd, err = unix.Openat(parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o755)
+	return s.newFile(parent, path.Base(name), name)
+}
+
+// newFile makes an empty file for a mount.
+func (s *setup) newFile(parent int, base, name string) (int, error) {
+	fd, err := unix.Openat(parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o755)
 	if err != nil {
 		return -1, fmt.Errorf("create %s: %w", name, err)
 	}
 	unix.Close(fd)
 	return s.child(parent, base)
+}
+
+// ofKernel reports whether a directory, or the nearest one above it that is
+// there, belongs to procfs or sysfs, where nothing can be made.
+func (s *setup) ofKernel(dir string) (bool, error) {
+	for {
+		fd, err := s.inRoot(dir, unix.O_PATH)
+		if errors.Is(err, unix.ENOENT) && dir != "/" {
+			dir = path.Dir(dir)
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		defer unix.Close(fd)
+		var fs unix.Statfs_t
+		err = unix.Fstatfs(fd, &fs)
+		return fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC, err
+	}
+}
+
+// replaceLink makes an empty file in place of a symbolic link that leads
+// nowhere a file can be made: what is to be mounted there hides the link anyway.
+func (s *setup) replaceLink(name string) (int, error) {
+	dir, base := path.Split(path.Clean("/" + name))
+	parent, err := s.inRoot(dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", dir, err)
+	}
+	defer unix.Close(parent)
+	var st unix.Stat_t
+	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return -1, fmt.Errorf("open %s: %w", name, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return -1, fmt.Errorf("open %s: %w", name, unix.ELOOP)
+	}
+	if err := unix.Unlinkat(parent, base, 0); err != nil {
+		return -1, fmt.Errorf("replace the link %s: %w", name, err)
+	}
+	return s.newFile(parent, base, name)
 }
 
 // harmless gives a mount point back if it may be used. A link of the image
