@@ -31,8 +31,10 @@ const (
 	// often follows at once.
 	standbys = 2
 	// lingering is how long an init stays after its process runs: ending and
-	// starting another one would take time from that process.
-	lingering = 4 * time.Millisecond
+	// starting another one would take time from that process, and from the next
+	// exec. It is the shorter one if no other stands by for that.
+	lingering      = 20 * time.Millisecond
+	shortLingering = 4 * time.Millisecond
 )
 
 // take returns an init that stands by, or nil.
@@ -46,6 +48,12 @@ func (s *standby) take() *spawned {
 	s.ready = s.ready[1:]
 	s.used++
 	return got
+}
+
+func (s *standby) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.ready) == 0
 }
 
 // refill starts others in the background.
@@ -147,7 +155,11 @@ func (r *Runtime) execByFork(ctx context.Context, req *ExecRequest, cfg *wire.Co
 // another one take its place.
 func (r *Runtime) release(s *spawned) {
 	r.standby.work.Add(1)
-	time.AfterFunc(lingering, func() {
+	delay := lingering
+	if r.standby.empty() {
+		delay = shortLingering
+	}
+	time.AfterFunc(delay, func() {
 		defer r.standby.work.Done()
 		unix.Close(s.conn.FD)
 		r.refill()
