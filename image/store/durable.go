@@ -171,12 +171,30 @@ func (s *Store) synced(ctx context.Context, list []snapshots.Info) error {
 		return err
 	}
 	for _, info := range list {
-		info.Labels = map[string]string{unsyncedLabel: ""}
-		if _, err := s.snap.Update(ctx, info, "labels."+unsyncedLabel); err != nil && !errdefs.IsNotFound(err) {
+		if err := s.unmark(ctx, info); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unmark takes the label off a chain, unless it was removed meanwhile. One that
+// was unpacked anew keeps its label; who unpacked it asks for another sync.
+func (s *Store) unmark(ctx context.Context, was snapshots.Info) error {
+	unlock := s.keys.tryLock("chain:" + was.Name)
+	if unlock == nil {
+		return nil
+	}
+	defer unlock()
+	is, err := s.snap.Stat(ctx, was.Name)
+	if err == nil && is.Created.Equal(was.Created) {
+		was.Labels = map[string]string{unsyncedLabel: ""}
+		_, err = s.snap.Update(ctx, was, "labels."+unsyncedLabel)
+	}
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // syncFS brings everything in the file system of the layers to the disk.

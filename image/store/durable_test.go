@@ -70,6 +70,52 @@ func TestSyncTakesLabelsOff(t *testing.T) {
 	}
 }
 
+// TestUnpackedAnewKeepsLabel has a layer removed and unpacked anew during a sync.
+func TestUnpackedAnewKeepsLabel(t *testing.T) {
+	needsRoot(t)
+	f := registrytest.NewFake(t)
+	f.Add(twoLayers(t, registrytest.ImageOptions{}), "1")
+	s, _ := pulled(t, t.TempDir(), f.Host())
+	s.sync.stop()
+	ctx := s.context(t.Context())
+	ref := f.Host() + "/x:1"
+	chains := func() (list []snapshots.Info) {
+		if err := s.snap.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+			list = append(list, info)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	before := chains()
+	s.Adopt(ctx, nil)
+	if _, err := s.Delete(ctx, ref, image.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.GarbageCollect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pull(ctx, image.PullRequest{Ref: ref}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.synced(ctx, before); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.unsyncedLayers(ctx); err != nil || len(list) != 2 {
+		t.Errorf("labels: %v, %v; want both", list, err)
+	}
+	if err := s.synced(ctx, chains()); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.unsyncedLayers(ctx); err != nil || len(list) != 0 {
+		t.Errorf("labels after a sync: %v, %v", list, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestCloseSyncs pulls and closes at once: nothing is left to do at the next start.
 func TestCloseSyncs(t *testing.T) {
 	needsRoot(t)
