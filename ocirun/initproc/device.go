@@ -34,13 +34,7 @@ func (s *setup) device(d *wire.Device) error {
 	if s.cfg.UserNS {
 		return s.bindDevice(d, dir, base)
 	}
-	typ := uint32(unix.S_IFCHR)
-	switch d.Type {
-	case "b":
-		typ = unix.S_IFBLK
-	case "p":
-		typ = unix.S_IFIFO
-	}
+	typ := nodeType(d)
 	dev := unix.Mkdev(uint32(d.Major), uint32(d.Minor))
 	err = unix.Mknodat(dir, base, typ|d.Mode&0o7777, int(dev))
 	switch {
@@ -63,6 +57,17 @@ func (s *setup) device(d *wire.Device) error {
 	return nil
 }
 
+// nodeType of a device, as in the mode of its node.
+func nodeType(d *wire.Device) uint32 {
+	switch d.Type {
+	case "b":
+		return unix.S_IFBLK
+	case "p":
+		return unix.S_IFIFO
+	}
+	return unix.S_IFCHR
+}
+
 // bindDevice binds the host's node: nodes cannot be made in a user namespace.
 func (s *setup) bindDevice(d *wire.Device, dir int, base string) error {
 	src, err := unix.OpenTree(unix.AT_FDCWD, d.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -70,6 +75,14 @@ func (s *setup) bindDevice(d *wire.Device, dir int, base string) error {
 		return fmt.Errorf("open the host's: %w", err)
 	}
 	defer unix.Close(src)
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return fmt.Errorf("look at the host's: %w", err)
+	}
+	// The path is the container's; on the host it may be anything.
+	if dev := unix.Mkdev(uint32(d.Major), uint32(d.Minor)); st.Mode&unix.S_IFMT != nodeType(d) || d.Type != "p" && st.Rdev != dev {
+		return errors.New("the host has another file at this path, and no node can be made here")
+	}
 	fd, err := unix.Openat(dir, base, unix.O_CREAT|unix.O_NOFOLLOW|unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
 	if err != nil && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("create: %w", err)
