@@ -284,6 +284,46 @@ func TestConsoleRace(t *testing.T) {
 	}
 }
 
+// TestRuntimeBinaryOfBundle is TestRuntimeBinary for the bare runtime: a process
+// in the container lies in wait for programs that are none of the image's.
+func TestRuntimeBinaryOfBundle(t *testing.T) {
+	b := newBundle(t)
+	if err := os.WriteFile(filepath.Join(b.rootfs, "evil"), []byte("#!/proc/self/exe\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program := testenv.Bin(t, "wherry-runtime")
+	before := sum(t, program)
+	state := filepath.Join(b.dir, "state")
+	done := make(chan string)
+	go func() {
+		out, _ := b.run(t, "/probe", "exes", "2")
+		done <- out
+	}()
+	out, attacks := "", 0
+	for out == "" {
+		select {
+		case out = <-done:
+		default:
+			if exec.Command(program, "--root", state, "exec", b.id, "/evil").Run() == nil {
+				attacks++
+			}
+		}
+	}
+	t.Log(attacks, out)
+	found := lines(out, "program")
+	for _, line := range found {
+		contains(t, "unwritten", line, "written 0 ")
+		lacks(t, "unwritten", line, "<nil>")
+		lacks(t, "a path of the host", line, program)
+	}
+	if len(found) == 0 {
+		t.Error("the attacker never saw the program: the test shows nothing")
+	}
+	if sum(t, program) != before {
+		t.Error("wherry-runtime was changed on disk")
+	}
+}
+
 // TestFakeProc is the same without a race: what a bundle mounts at /proc is no
 // procfs, or another one lies over it. Labels, scores and sysctls are written to
 // the kernel's own files or not at all.
