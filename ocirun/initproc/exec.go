@@ -188,7 +188,9 @@ func pathOf(env []string) string {
 	return path
 }
 
-var errIsDirectory = errors.New("is a directory")
+// errIsDirectory says both what is wrong and what older clients take the exit
+// code from.
+var errIsDirectory = errors.New("is a directory: permission denied")
 
 func executable(file string) error {
 	var st unix.Stat_t
