@@ -111,4 +111,6 @@ type Status struct {
 	Health string `json:"health,omitempty"`
 	// ExitUnknown is set when both holders of the exit code died (see keeper).
 	ExitUnknown bool `json:"exitUnknown,omitempty"`
+	// LogTrouble says what the log of this life lacks, and why; empty if nothing.
+	LogTrouble string `json:"logTrouble,omitempty"`
 }

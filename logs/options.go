@@ -33,6 +33,9 @@ type Options struct {
 	// NonBlocking drops output when more than BufferSize bytes wait for the disk.
 	NonBlocking bool
 	BufferSize  int64
+	// Blocking was asked for by name: a log that cannot be written stops the
+	// container. With neither, it holds it up for moments only.
+	Blocking bool
 }
 
 // Drivers lists the drivers that exist.
@@ -86,7 +89,9 @@ func (o *Options) set(key, value string) (err error) {
 		o.Compress, err = strconv.ParseBool(value)
 	case "mode":
 		switch value {
-		case "", "blocking":
+		case "":
+		case "blocking":
+			o.Blocking = true
 		case "non-blocking":
 			o.NonBlocking = true
 		default:

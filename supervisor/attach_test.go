@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,50 @@ func demux(t testing.TB, b []byte) (out, err string) {
 		b = b[8+n:]
 	}
 	return streams[1].String(), streams[2].String()
+}
+
+// TestSlowAttachedClient: a client that came by attach and does not read holds
+// the process up for a moment only, and is told what it was not sent.
+func TestSlowAttachedClient(t *testing.T) {
+	b := newBox(t)
+	const n = 3000000 // lines, more than any queue holds
+	req := b.request(fmt.Sprintf("read x; seq 1 %d; exit 3", n))
+	req.Stdio, req.Log.Driver = task.Stdio{OpenStdin: true}, "none"
+	b.start(req, task.StartFiles{})
+	var clients []*net.UnixConn
+	for _, r := range []task.AttachRequest{{Stdin: true, Stdout: true, Stderr: true, Framed: true}, {Stdout: true}} {
+		client, server := socketPair(t)
+		if err := b.client.Attach(b.ctx, req.ID, r, server); err != nil {
+			t.Fatal(err)
+		}
+		server.Close()
+		clients = append(clients, client)
+	}
+	if _, err := io.WriteString(clients[0], "go\n"); err != nil {
+		t.Fatal(err)
+	}
+	if st := b.awaitExit(req.ID); st.ExitCode != 3 { // though nobody reads
+		t.Errorf("status is %+v", st)
+	}
+	second := make(chan []byte, 1)
+	go func() {
+		all, _ := io.ReadAll(clients[1])
+		second <- all
+	}()
+	out, said := demux(t, readAll(t, clients[0]))
+	left := 0
+	for _, line := range strings.Split(said, "\n") {
+		var some int
+		if _, err := fmt.Sscanf(line, "[wherry] %d bytes of output are left out here", &some); err == nil {
+			left += some
+		}
+	}
+	if want := len(counted(n)); len(out)+left != want || left == 0 {
+		t.Errorf("%d bytes were sent and %d mentioned as left out, of %d", len(out), left, want)
+	}
+	if raw := <-second; !bytes.Contains(raw, []byte("bytes of output are left out here")) {
+		t.Errorf("the raw client was told nothing in %d bytes", len(raw))
+	}
 }
 
 func TestAttachBeforeStart(t *testing.T) {

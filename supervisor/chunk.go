@@ -20,7 +20,7 @@ var chunks = sync.Pool{New: func() any { return &chunk{mem: make([]byte, chunkSi
 
 // borrow returns a buffer for output that goes to the sink, nil included.
 func (s *sink) borrow() *chunk {
-	if s != nil && s.spool != nil && !s.none && s.bound == 0 {
+	if s != nil && s.spool != nil && !s.none && !s.queued {
 		if sl, err := s.spool.get(); err == nil {
 			return &chunk{mem: sl.data(), slot: sl, sink: s}
 		}

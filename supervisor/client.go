@@ -3,6 +3,7 @@ package supervisor
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -20,11 +21,12 @@ const (
 	// process that makes it has to wait too.
 	clientQueue = 4 << 20
 	// clientPatience is how long a client that came later, by attach, may hold
-	// the process up without taking a single byte; then it is dropped. The client
-	// that a process was started for owns its output and may stop it for ever,
-	// as a pipe would.
-	clientPatience = 5 * time.Second
-	// farewell is how long a client may take to close its side at the end.
+	// the process up; then output is left out for it, until it has taken half of
+	// what waits. The client that a process was started for owns its output and
+	// may stop it for ever, as a pipe would.
+	clientPatience = time.Second
+	// farewell is how long a client may take to close its side at the end, and one
+	// that came later may pause while it takes what is left.
 	farewell = 5 * time.Second
 )
 
@@ -48,6 +50,9 @@ type client struct {
 	ending   bool // nothing is sent any more
 	dead     bool
 	readDone bool
+	// skipping leaves output out, of which skipped bytes are not mentioned yet.
+	skipping bool
+	skipped  uint64
 	// unbounded lets the queue grow.
 	unbounded bool
 	hup       token
@@ -113,6 +118,16 @@ func (c *client) write(a, b []byte) {
 	if c.dead || c.ending {
 		return
 	}
+	if c.skipping {
+		if c.queued > clientQueue/2 && !c.unbounded {
+			if b == nil {
+				b = a // without a header
+			}
+			c.skipped += uint64(len(b))
+			return
+		}
+		c.mentionLocked()
+	}
 	if !c.draining {
 		n, err := c.try(a, b)
 		if err != nil {
@@ -128,14 +143,55 @@ func (c *client) write(a, b []byte) {
 			a, b = nil, b[n-len(a):]
 		}
 	}
-	rest := make([]byte, 0, len(a)+len(b))
-	rest = append(append(rest, a...), b...)
-	c.queue = append(c.queue, rest)
-	c.queued += len(rest)
+	c.enqueueLocked(append(append(make([]byte, 0, len(a)+len(b)), a...), b...))
+	c.waitForRoom()
+}
+
+func (c *client) enqueueLocked(p []byte) {
+	c.queue = append(c.queue, p)
+	c.queued += len(p)
 	c.drainLocked()
-	for c.queued > clientQueue && !c.dead && !c.ending && !c.unbounded {
+}
+
+// waitForRoom holds the process up. Called with c.mu held.
+func (c *client) waitForRoom() {
+	full := func() bool { return c.queued > clientQueue && !c.dead && !c.ending && !c.unbounded }
+	if !full() {
+		return
+	}
+	if c.owner {
+		for full() {
+			c.room.Wait()
+		}
+		return
+	}
+	end := time.Now().Add(clientPatience)
+	late := time.AfterFunc(clientPatience, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.room.Broadcast()
+	})
+	defer late.Stop()
+	for full() && time.Now().Before(end) {
 		c.room.Wait()
 	}
+	c.skipping = full()
+}
+
+// mentionLocked tells the client what it was not sent.
+func (c *client) mentionLocked() {
+	if c.skipped > 0 {
+		text := fmt.Sprintf("[wherry] %d bytes of output are left out here: they were not read in time", c.skipped)
+		switch {
+		case !c.req.Framed:
+			c.enqueueLocked([]byte("\r\n" + text + "\r\n"))
+		case c.req.Stderr:
+			head := [8]byte{byte(logs.Stderr)}
+			binary.BigEndian.PutUint32(head[4:], uint32(len(text)+2))
+			c.enqueueLocked([]byte(string(head[:]) + "\n" + text + "\n"))
+		}
+	}
+	c.skipping, c.skipped = false, 0
 }
 
 // try writes without waiting.
@@ -201,32 +257,30 @@ func (c *client) drain() {
 	}
 }
 
-// writeSome writes p; a client that came later may not pause for too long.
+// writeSome writes p. At the end a client that came later may not pause for too long.
 func (c *client) writeSome(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
-		if !c.owner {
-			_ = c.f.SetWriteDeadline(time.Now().Add(clientPatience))
-		}
+		c.hurry()
 		if c.isParked() { // looked at after the deadline was set, before which it ends
 			return done, errParked
 		}
 		n, err := c.f.Write(p[done:])
 		done += n
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || (n == 0 && c.isFull()) {
+		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			return done, err
 		}
 	}
 	return done, nil
 }
 
-func (c *client) isFull() bool {
+// hurry bounds the next write of a client that came later, at the end.
+func (c *client) hurry() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.queued > clientQueue
+	if !c.owner && c.ending && !c.parked {
+		_ = c.f.SetWriteDeadline(time.Now().Add(farewell))
+	}
 }
 
 // kill gives the connection up. Called with c.mu held.
@@ -269,10 +323,13 @@ func (c *client) finish() {
 	if c.dead || c.ending {
 		return
 	}
+	c.mentionLocked()
 	c.ending = true
 	c.room.Broadcast()
 	if !c.draining {
 		c.hangUp()
+	} else if !c.owner && !c.parked {
+		_ = c.f.SetWriteDeadline(time.Now().Add(farewell)) // of the write under way
 	}
 }
 

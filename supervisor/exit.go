@@ -77,6 +77,9 @@ func (t *taskEntry) noteExit(now time.Time, code int, known, oom bool) (restart 
 	ran := now.Sub(st.StartedAt)
 	t.pidfd, t.exitTok, t.start, t.io, t.spec = -1, 0, 0, nil, nil
 	st.Pid, st.FinishedAt, st.ExitCode, st.ExitUnknown, st.OOMKilled = 0, now, code, !known, oom
+	if !known {
+		st.Error = unknownText
+	}
 	restart = !st.Stopped && !t.deleted && t.wantsRestart(st.Restarts, code)
 	st.State = task.Exited
 	if restart {
@@ -307,7 +310,9 @@ const (
 	// exitPatience is how long the keeper may take to tell an exit code.
 	exitPatience = 2 * time.Second
 	// unknownCode is reported beside Status.ExitUnknown.
-	unknownCode = 137
+	unknownCode = 255
+	// unknownText goes with it.
+	unknownText = "the exit code is unknown: whoever would have been told it was killed before"
 )
 
 // stop handles a Stop request.

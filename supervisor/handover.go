@@ -81,7 +81,8 @@ type clientSet struct {
 
 // handover is what else only this process knows.
 type handover struct {
-	Epoch uint64 `json:"epoch"`
+	Epoch    uint64 `json:"epoch"`
+	Upgraded bool   `json:"upgraded"`
 	// Execs have ended, oldest first.
 	Execs []task.ExecStatus `json:"execs,omitempty"`
 }
@@ -199,7 +200,7 @@ func (s *Supervisor) leaveClients() ([]string, error) {
 		names = append(names, name)
 	}
 	s.mu.Lock()
-	h := handover{Epoch: s.epoch}
+	h := handover{Epoch: s.epoch, Upgraded: true}
 	s.mu.Unlock()
 	for _, t := range s.list() {
 		t.mu.Lock()

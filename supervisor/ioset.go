@@ -50,8 +50,13 @@ type stream struct {
 	fd   int
 	tok  token
 
-	busy, closed bool // guarded by ioset.mu
+	// Guarded by ioset.mu. gen counts the goroutines that read it: when one is
+	// held up by the log another takes over, and gets what the former has read
+	// and not yet sent to the clients.
+	busy, closed bool
+	gen          int
 	wide         bool // the pipe was made larger
+	unsent       []byte
 }
 
 const (
@@ -135,6 +140,9 @@ func newIOSet(poll *poller, std task.Stdio, p *pipes, sink *sink) *ioset {
 func (s *Supervisor) newIOSet(id, execID string, std task.Stdio, p *pipes, sink *sink) *ioset {
 	set := newIOSet(s.poll, std, p, sink)
 	set.task, set.exec, set.work, set.all = id, execID, &s.work, &s.clients
+	if sink != nil {
+		sink.onStall = set.takeOver
+	}
 	return set
 }
 
@@ -190,9 +198,20 @@ func (st *stream) ready(uint32) {
 	}
 	defer s.work.leave()
 	st.busy = true
+	gen := st.gen
 	s.mu.Unlock()
-	got, ended := st.pump()
+	st.serve(gen)
+}
+
+// serve copies what there is. Called by the one goroutine that reads the stream.
+func (st *stream) serve(gen int) {
+	s := st.set
+	got, ended, away := st.pump(gen)
 	s.mu.Lock()
+	if away {
+		s.mu.Unlock()
+		return
+	}
 	st.busy = false
 	if ended {
 		s.end(st)
@@ -214,23 +233,26 @@ func (st *stream) ready(uint32) {
 
 // pump reads until there is nothing more for now, and tells how much there was
 // and whether the stream has ended. The buffer is borrowed while it runs.
-func (st *stream) pump() (got int, ended bool) {
+// Away is set if another goroutine reads it by now.
+func (st *stream) pump(gen int) (got int, ended, away bool) {
 	buf := st.set.sink.borrow()
 	defer buf.giveBack()
 	for {
 		if st.set.work.closing() && !st.set.draining.Load() {
-			return got, false // the rest is the next program's
+			return got, false, false // the rest is the next program's
 		}
 		n, err := buf.read(st.fd, st.kind)
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
-			return got, false
+			return got, false, false
 		case err != nil || n <= 0: // EIO: nobody holds the terminal any more
-			return got, true
+			return got, true, false
 		default:
 			got += n
-			st.set.deliver(st.kind, buf, n)
+			if !st.deliver(gen, buf, n) {
+				return got, false, true
+			}
 		}
 	}
 }
@@ -254,16 +276,51 @@ func (s *ioset) end(st *stream) {
 	}
 }
 
-// deliver logs output and sends it to the clients that want it.
-func (s *ioset) deliver(kind logs.Stream, b *chunk, n int) {
-	s.sink.write(kind, b, n)
+// deliver logs output and sends it to the clients that want it. False if that
+// took so long that another goroutine reads the stream by now.
+func (st *stream) deliver(gen int, b *chunk, n int) bool {
+	s := st.set
 	s.mu.Lock()
+	st.unsent = b.mem[:n]
+	s.mu.Unlock()
+	s.sink.write(st.kind, b, n)
+	s.mu.Lock()
+	away := st.gen != gen
+	if !away {
+		st.unsent = nil
+	}
 	clients := s.clients // replaced, never changed in place
 	s.mu.Unlock()
+	if away {
+		return false
+	}
 	for _, c := range clients {
-		c.send(kind, b.mem[:n])
+		c.send(st.kind, b.mem[:n])
 	}
 	b.reset()
+	return true
+}
+
+// takeOver reads a stream on whose goroutine is held up by the log.
+func (s *ioset) takeOver(kind logs.Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		if st.kind != kind || !st.busy {
+			continue
+		}
+		st.gen++
+		gen, unsent, clients := st.gen, append([]byte(nil), st.unsent...), s.clients
+		st.unsent = nil
+		s.work.try(true)
+		go func() {
+			defer s.work.leave()
+			for _, c := range clients {
+				c.send(kind, unsent)
+			}
+			st.serve(gen)
+		}()
+	}
 }
 
 // waitDrained returns when all output was copied, or after a while if someone
@@ -278,17 +335,33 @@ func (s *ioset) waitDrained(patience time.Duration) {
 	for _, c := range clients {
 		c.flush() // what is left in a pipe is bounded; no client shall hold it up
 	}
-	select {
-	case <-s.drained:
-		return
-	default:
+	for range maxDrain {
+		t := time.NewTimer(patience)
+		select {
+		case <-s.drained:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		if s.sink == nil || !s.isBusy() {
+			return // not the log holds it up, but a process that has the streams, too
+		}
 	}
-	t := time.NewTimer(patience)
-	defer t.Stop()
-	select {
-	case <-s.drained:
-	case <-t.C:
+}
+
+// maxDrain is how often the patience begins anew while output is being copied.
+const maxDrain = 15
+
+// isBusy tells whether output is being copied this moment.
+func (s *ioset) isBusy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		if st.busy && !st.closed {
+			return true
+		}
 	}
+	return false
 }
 
 // close ends everything: no output follows, clients are told so.

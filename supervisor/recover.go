@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -33,6 +34,7 @@ func (s *Supervisor) recover(ctx context.Context) error {
 	s.keep.put(spoolSet, nil, int(s.spool.f.Fd()))
 	gone := s.takeHandover(sets)
 	s.epoch = gone.Epoch
+	s.replaced = !gone.Upgraded && sets[spoolSet] != nil
 	recorded, err := exits.Read(s.execRoot)
 	if err != nil {
 		s.log.Error("cannot read the exit records", "err", err)
@@ -180,8 +182,7 @@ func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []strin
 		s.log.Error("cannot go on with a log", "task", t.id, "err", err)
 	}
 	if sink != nil {
-		sink.dropped.Store(t.st.DroppedBytes)
-		sink.last = t.st.LogError
+		t.resumeLog(sink, gone, set != nil)
 	}
 	t.io = s.newIOSet(t.id, "", t.stdio, p, sink)
 	t.io.onDetach, t.io.onStdinClosed = t.detachedClient, t.stdinClosed
@@ -202,6 +203,24 @@ func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []strin
 	}
 	t.exitTok, err = s.poll.add(t.pidfd, unix.EPOLLIN, func(uint32) { t.ended() })
 	return err
+}
+
+// resumeLog goes on with what is known of a log, and says in it what is not.
+func (t *taskEntry) resumeLog(sink *sink, gone *left, streams bool) {
+	sink.dropped.Store(t.st.DroppedBytes)
+	sink.last, sink.onTrouble = t.st.LogError, t.logTrouble
+	switch {
+	case gone.Upgraded:
+	case !streams:
+		const text = "supervisor and keeper were killed, and the container's streams with them: what it wrote last may be missing, and nothing that it writes from here on is logged"
+		sink.note("[wherry] " + text)
+		sink.failed(errors.New(text))
+		t.s.replaced = true
+	case t.st.LogStalled:
+		sink.note("[wherry] the supervisor was killed while the log could not be written: an unknown amount of output is missing here")
+	case sink.queued:
+		sink.note("[wherry] the supervisor was killed: output that waited to be logged, as mode=non-blocking has it, may be missing here")
+	}
 }
 
 // recoverExec goes on with an exec. Unless an upgrade has left its client, that

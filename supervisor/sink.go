@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,33 +13,57 @@ import (
 	"github.com/wherry-engine/wherry/task"
 )
 
-// sink is where a task's output is logged. In blocking mode the writer of the
-// log is called by the stream that has data, so that a slow disk slows the
-// container down, and no output is lost even if the supervisor is killed (see
-// spool). In non-blocking mode a goroutine that lives while there is something
-// to write takes it from a bounded queue, and what does not fit is dropped and
-// counted. Errors of the log never reach the container.
+// sink is where a task's output is logged. The writer of the log is called by
+// the stream that has data, so that a slow disk slows the container down, and
+// no output is lost even if the supervisor is killed (see spool).
+//
+// A log that cannot be written at all stops the container only in blocking
+// mode. Else, once a write has lasted for patience, the log counts as stalled:
+// the stream goes on in another goroutine, what comes then waits in a bounded
+// queue, and what does not fit is dropped and counted. The goroutine that was
+// held up writes the queue when it can, and a line that says what is missing.
+// In non-blocking mode output always goes through the queue, which a goroutine
+// writes that lives while there is something in it.
+//
+// Errors of the log never reach the container; what they cost is counted, too.
 type sink struct {
-	id      string
-	conf    driver.Config
-	spool   *spool
-	journal *journal
-	none    bool // nothing is logged
-	dropped atomic.Uint64
+	id       string
+	conf     driver.Config
+	spool    *spool
+	journal  *journal
+	none     bool // nothing is logged
+	blocking bool
+	queued   bool  // all output goes through the queue
+	bound    int64 // of the queue (bytes)
+	patience time.Duration
+	// onStall is told which stream's goroutine is held up, onTrouble that output
+	// is being lost, that the log is stalled, or that this has ended.
+	onStall   func(logs.Stream)
+	onTrouble func()
+	dropped   atomic.Uint64
+	stuck     atomic.Bool // the log is stalled
 
-	mu     sync.Mutex // the writer's owner
-	w      logs.Writer
-	tailed [3]bool // a tail was saved, by stream
+	mu      sync.Mutex // the writer's owner
+	w       logs.Writer
+	tailed  [3]bool   // a tail was saved, by stream
+	missing uint64    // dropped since the log last said so
+	since   time.Time // of missing
 
-	lastMu sync.Mutex
-	last   string // last error
+	lastMu             sync.Mutex
+	last               string // last error
+	telling, tellAgain bool
 
-	bound int64 // of the queue (bytes); 0: blocking
-	qmu   sync.Mutex
-	idle  sync.Cond
-	queue []entry
-	held  int64
-	busy  bool
+	qmu     sync.Mutex
+	idle    sync.Cond
+	queue   []entry
+	held    int64
+	busy    bool // somebody writes
+	stalled bool
+	stream  logs.Stream // being written
+	began   time.Time   // then
+	lost    uint64      // dropped, and not yet in missing
+	closing bool        // whoever writes closes the log
+	timer   *time.Timer
 }
 
 type entry struct {
@@ -61,33 +86,151 @@ func (s *Supervisor) openSink(id string, l task.Log) (*sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &sink{id: id, conf: conf, w: w, none: w == nil, spool: s.spool, journal: s.journal}
-	k.idle.L = &k.qmu
-	if opts.NonBlocking {
-		k.bound = opts.BufferSize
+	k := &sink{
+		id: id, conf: conf, w: w, none: w == nil, spool: s.spool, journal: s.journal,
+		blocking: opts.Blocking, queued: opts.NonBlocking, bound: opts.BufferSize, patience: stallPatience,
 	}
+	if !k.queued {
+		k.bound = stallQueue
+	}
+	k.idle.L = &k.qmu
 	return k, nil
 }
 
-// write logs the first n bytes of c.
+const (
+	// stallPatience is how long a log may hold a container up before it counts
+	// as stalled.
+	stallPatience = time.Second
+	// stallQueue is how much output waits for a stalled log (bytes).
+	stallQueue = 256 << 10
+	// closePatience is how long the end of a container may wait for its log.
+	closePatience = 2 * time.Second
+)
+
+// write logs the first n bytes of c. If that takes too long another goroutine
+// reads the stream meanwhile; see onStall.
 func (s *sink) write(stream logs.Stream, c *chunk, n int) {
 	if s == nil || s.none {
 		return
 	}
 	now := time.Now()
-	if s.bound == 0 {
-		s.log(stream, c.mem[:n], now, c.slot)
-		return
-	}
 	s.qmu.Lock()
-	defer s.qmu.Unlock()
-	if s.held+int64(n) > s.bound {
-		s.dropped.Add(uint64(n))
+	if s.queued {
+		s.enqueueLocked(stream, c.mem[:n], now)
+		s.startLocked()
+		s.qmu.Unlock()
 		return
 	}
-	s.held += int64(n)
-	s.queue = append(s.queue, entry{stream, append([]byte(nil), c.mem[:n]...), now})
-	if !s.busy {
+	for s.busy && !s.stalled { // with the other stream
+		s.idle.Wait()
+	}
+	if s.stalled {
+		s.enqueueLocked(stream, c.mem[:n], now)
+		s.qmu.Unlock()
+		return
+	}
+	s.beginLocked(stream)
+	s.qmu.Unlock()
+	s.log(stream, c.mem[:n], now, c.slot)
+	s.qmu.Lock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if s.stalled {
+		s.qmu.Unlock()
+		c.reset() // it is in the log
+		s.drain()
+		return
+	}
+	s.busy = false
+	over := s.closing
+	s.idle.Broadcast()
+	s.qmu.Unlock()
+	if over {
+		s.finish()
+	}
+}
+
+// beginLocked makes the caller the one who writes, and has an eye on it.
+func (s *sink) beginLocked(stream logs.Stream) {
+	s.busy = true
+	if s.blocking {
+		return
+	}
+	s.stream, s.began = stream, time.Now()
+	if s.timer == nil {
+		s.timer = time.AfterFunc(s.patience, s.stall)
+	} else {
+		s.timer.Reset(s.patience)
+	}
+}
+
+// stall is called when a write has lasted too long.
+func (s *sink) stall() {
+	s.qmu.Lock()
+	if !s.busy || s.stalled || time.Since(s.began) < s.patience {
+		s.qmu.Unlock()
+		return
+	}
+	s.stalled = true
+	s.stuck.Store(true)
+	s.idle.Broadcast()
+	s.failed(errStalled)
+	if s.onStall != nil {
+		s.onStall(s.stream) // before the writer goes on
+	}
+	s.qmu.Unlock()
+	s.trouble()
+}
+
+var errStalled = errors.New("the log cannot be written at the moment")
+
+// troublePause is the least time between two calls of onTrouble.
+const troublePause = time.Second
+
+// trouble has it known, soon, how things are.
+func (s *sink) trouble() {
+	if s.onTrouble == nil {
+		return
+	}
+	s.lastMu.Lock()
+	defer s.lastMu.Unlock()
+	if s.telling {
+		s.tellAgain = true
+		return
+	}
+	s.telling = true
+	go func() {
+		s.onTrouble()
+		time.AfterFunc(troublePause, func() {
+			s.lastMu.Lock()
+			again := s.tellAgain
+			s.telling, s.tellAgain = false, false
+			s.lastMu.Unlock()
+			if again {
+				s.trouble()
+			}
+		})
+	}()
+}
+
+// enqueueLocked keeps a copy of p, or counts it as dropped.
+func (s *sink) enqueueLocked(stream logs.Stream, p []byte, now time.Time) {
+	if s.held+int64(len(p)) > s.bound {
+		s.dropped.Add(uint64(len(p)))
+		if s.lost == 0 {
+			s.trouble()
+		}
+		s.lost += uint64(len(p))
+		return
+	}
+	s.held += int64(len(p))
+	s.queue = append(s.queue, entry{stream, append([]byte(nil), p...), now})
+}
+
+// startLocked makes sure that somebody writes the queue.
+func (s *sink) startLocked() {
+	if !s.busy && len(s.queue) > 0 {
 		s.busy = true
 		go s.drain()
 	}
@@ -100,6 +243,10 @@ func (s *sink) log(stream logs.Stream, p []byte, now time.Time, sl *slot) {
 	if s.w == nil {
 		return // closed
 	}
+	if s.missing > 0 && !s.sayMissing(now) {
+		s.miss(len(p))
+		return
+	}
 	batch := uint64(0)
 	if sl != nil {
 		batch = nextBatch()
@@ -108,9 +255,13 @@ func (s *sink) log(stream logs.Stream, p []byte, now time.Time, sl *slot) {
 	}
 	if err := s.w.Write(stream, p, now); err != nil {
 		s.failed(err)
+		s.miss(len(p))
 	}
-	if sl != nil {
+	switch {
+	case sl != nil:
 		s.saveTail(stream, batch)
+	case !s.queued:
+		s.saveTail(stream, nextBatch())
 	}
 }
 
@@ -127,22 +278,97 @@ func (s *sink) saveTail(stream logs.Stream, batch uint64) {
 	s.tailed[stream] = true
 }
 
-func (s *sink) failed(err error) {
-	s.lastMu.Lock()
-	s.last = err.Error()
-	s.lastMu.Unlock()
+// miss counts output that the log did not take. Called with s.mu held.
+func (s *sink) miss(n int) {
+	s.dropped.Add(uint64(n))
+	if s.missing == 0 {
+		s.since = time.Now()
+		s.trouble()
+	}
+	s.missing += uint64(n)
 }
 
-// drain writes what is queued and ends.
+// sayMissing tells in the log what is not there. Called with s.mu held.
+func (s *sink) sayMissing(now time.Time) bool {
+	text := fmt.Sprintf("[wherry] %d bytes of output are missing here, from %s on: %s",
+		s.missing, s.since.UTC().Format(time.RFC3339), s.lastError())
+	if !s.say(text, now) {
+		return false
+	}
+	s.missing = 0
+	s.trouble()
+	return true
+}
+
+// say writes a line of our own. Called with s.mu held.
+func (s *sink) say(text string, now time.Time) bool {
+	text += "\n"
+	if len(s.w.Pending(logs.Stderr)) > 0 {
+		text = "\n" + text
+	}
+	if err := s.w.Write(logs.Stderr, []byte(text), now); err != nil {
+		s.failed(err)
+		return false
+	}
+	return true
+}
+
+// note is say for the supervisor.
+func (s *sink) note(text string) {
+	if s == nil || s.none {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w != nil {
+		s.say(text, time.Now())
+	}
+}
+
+func (s *sink) failed(err error) {
+	s.lastMu.Lock()
+	defer s.lastMu.Unlock()
+	s.last = err.Error()
+}
+
+// recovered forgets a stall.
+func (s *sink) recovered() {
+	s.stuck.Store(false)
+	s.lastMu.Lock()
+	if s.last == errStalled.Error() {
+		s.last = ""
+	}
+	s.lastMu.Unlock()
+	s.trouble()
+}
+
+func (s *sink) lastError() string {
+	s.lastMu.Lock()
+	defer s.lastMu.Unlock()
+	if s.last == "" {
+		return "it came faster than the log was written"
+	}
+	return s.last
+}
+
+// drain writes what is queued and ends. Busy is set for it.
 func (s *sink) drain() {
 	for {
 		s.qmu.Lock()
-		batch := s.queue
-		s.queue = nil
-		if len(batch) == 0 {
-			s.busy = false
+		batch, lost := s.queue, s.lost
+		s.queue, s.lost = nil, 0
+		if len(batch) == 0 && lost == 0 {
+			stalled := s.stalled
+			s.busy, s.stalled = false, false
+			over := s.closing
 			s.idle.Broadcast()
 			s.qmu.Unlock()
+			if stalled {
+				s.recovered()
+			}
+			if over {
+				s.finish()
+			}
 			return
 		}
 		s.qmu.Unlock()
@@ -152,6 +378,15 @@ func (s *sink) drain() {
 			s.held -= int64(len(e.data))
 			s.qmu.Unlock()
 		}
+		s.mu.Lock()
+		if lost > 0 && s.w != nil { // behind what was queued before it
+			if s.missing == 0 {
+				s.since = time.Now()
+			}
+			s.missing += lost
+			s.sayMissing(time.Now())
+		}
+		s.mu.Unlock()
 	}
 }
 
@@ -160,23 +395,37 @@ func (s *sink) report(st *task.Status) {
 	if s == nil {
 		return
 	}
-	st.DroppedBytes = s.dropped.Load()
+	st.DroppedBytes, st.LogStalled = s.dropped.Load(), s.stuck.Load()
 	s.lastMu.Lock()
 	st.LogError = s.last
 	s.lastMu.Unlock()
 }
 
-func (s *sink) isBusy() bool {
+// isStalled tells whether the log cannot be written at the moment.
+func (s *sink) isStalled() bool {
 	if s == nil || s.none {
 		return false
 	}
-	if !s.mu.TryLock() {
-		return true
-	}
-	s.mu.Unlock()
 	s.qmu.Lock()
 	defer s.qmu.Unlock()
-	return s.busy
+	return s.stalled || s.busy
+}
+
+// await waits until nobody writes any more; false if that takes too long.
+func (s *sink) await(patience time.Duration) bool {
+	late := time.AfterFunc(patience, func() {
+		s.qmu.Lock()
+		defer s.qmu.Unlock()
+		s.idle.Broadcast()
+	})
+	defer late.Stop()
+	end := time.Now().Add(patience)
+	s.qmu.Lock()
+	defer s.qmu.Unlock()
+	for s.busy && time.Now().Before(end) {
+		s.idle.Wait()
+	}
+	return !s.busy
 }
 
 // settle makes sure that another program can go on with the log: nothing is
@@ -185,25 +434,12 @@ func (s *sink) settle() error {
 	if s == nil || s.none {
 		return nil
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.qmu.Lock()
-		defer s.qmu.Unlock()
-		for s.busy {
-			s.idle.Wait()
-		}
-	}()
-	late := time.NewTimer(logPatience)
-	defer late.Stop()
-	select {
-	case <-done:
-	case <-late.C:
-		return errors.New("it cannot be written at the moment")
+	if !s.await(logPatience) {
+		return errStalled
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.w == nil || s.bound == 0 { // else kept at each write
+	if s.w == nil || !s.queued { // else kept at each write
 		return nil
 	}
 	for stream := logs.Stdout; stream <= logs.Stderr; stream++ {
@@ -216,7 +452,7 @@ func (s *sink) settle() error {
 
 // unsettle undoes settle.
 func (s *sink) unsettle() {
-	if s == nil || s.none || s.bound == 0 {
+	if s == nil || s.none || !s.queued {
 		return
 	}
 	s.mu.Lock()
@@ -229,20 +465,33 @@ func (s *sink) unsettle() {
 	}
 }
 
-// close writes what is left, unfinished lines included.
+// close writes what is left, unfinished lines included. If the log cannot be
+// written now, whoever is held up by it does that later.
 func (s *sink) close() {
 	if s == nil || s.none {
 		return
 	}
-	s.qmu.Lock()
-	for s.busy {
-		s.idle.Wait()
+	if !s.await(closePatience) {
+		s.qmu.Lock()
+		held := s.busy
+		s.closing = held
+		s.qmu.Unlock()
+		if held {
+			return
+		}
 	}
-	s.qmu.Unlock()
+	s.finish()
+}
+
+// finish closes the log.
+func (s *sink) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.w == nil {
 		return
+	}
+	if s.missing > 0 {
+		s.sayMissing(time.Now())
 	}
 	if err := s.w.Close(); err != nil {
 		s.failed(err)
@@ -304,7 +553,7 @@ func (s *sink) recover(ctx context.Context) error {
 		if err := s.w.Write(stream, text, time.Now()); err != nil {
 			errs = append(errs, err)
 		}
-		if s.bound > 0 { // it is not kept from now on
+		if s.queued { // it is not kept from now on
 			errs = append(errs, s.journal.removeTail(s.id, stream))
 			s.tailed[stream] = false
 			continue

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-engine/wherry/logs"
 	"github.com/wherry-engine/wherry/task"
 )
@@ -32,15 +34,22 @@ func (l *slowLog) Pending(logs.Stream) []byte { return nil }
 func (l *slowLog) Position() (uint64, int64)  { return 0, 0 }
 func (l *slowLog) Close() error               { return nil }
 
-func newTestSink(w logs.Writer, bound int64) *sink {
-	s := &sink{w: w, bound: bound}
+// text is what was logged so far.
+func (l *slowLog) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func newTestSink(w logs.Writer, mode string, bound int64) *sink {
+	s := &sink{w: w, bound: bound, blocking: mode == "blocking", queued: mode == "non-blocking", patience: 10 * time.Millisecond}
 	s.idle.L = &s.qmu
 	return s
 }
 
 func TestNonBlockingDropsAndCounts(t *testing.T) {
 	l := &slowLog{gate: make(chan struct{})}
-	s := newTestSink(l, 100)
+	s := newTestSink(l, "non-blocking", 100)
 	c := &chunk{mem: []byte(strings.Repeat("x", 40))}
 	for range 5 { // 200 bytes into a queue of 100, of which nothing is taken
 		s.write(logs.Stdout, c, 40)
@@ -49,14 +58,107 @@ func TestNonBlockingDropsAndCounts(t *testing.T) {
 	s.close()
 	var st task.Status
 	s.report(&st)
-	if l.buf.Len() != 80 || st.DroppedBytes != 120 {
-		t.Errorf("%d bytes were logged and %d dropped", l.buf.Len(), st.DroppedBytes)
+	if n := strings.Count(l.text(), "x"); n != 80 || st.DroppedBytes != 120 || !strings.Contains(l.text(), "] 120 bytes of output are missing here") {
+		t.Errorf("%d bytes were logged and %d dropped: %q", n, st.DroppedBytes, l.text())
 	}
 }
 
+// TestStalledLogLetsGo: without a mode, a log that hangs holds a stream up for
+// moments only; what comes later is kept in order, and what does not fit is
+// counted.
+func TestStalledLogLetsGo(t *testing.T) {
+	l := &slowLog{gate: make(chan struct{})}
+	s := newTestSink(l, "", 40)
+	stalled := make(chan logs.Stream, 1)
+	s.onStall = func(stream logs.Stream) { stalled <- stream }
+	first := make(chan struct{})
+	go func() {
+		defer close(first)
+		s.write(logs.Stdout, &chunk{mem: []byte("first\n")}, 6)
+	}()
+	if got := <-stalled; got != logs.Stdout {
+		t.Errorf("stream %d was told", got)
+	}
+	s.write(logs.Stderr, &chunk{mem: []byte("other\n")}, 6) // neither waits
+	s.write(logs.Stdout, &chunk{mem: []byte("second\n")}, 7)
+	s.write(logs.Stdout, &chunk{mem: bytes.Repeat([]byte("x"), 50)}, 50)
+	var st task.Status
+	if s.report(&st); st.DroppedBytes != 50 || !st.LogStalled || st.LogError == "" {
+		t.Errorf("during the stall: %+v", st)
+	}
+	close(l.gate)
+	<-first // it has written what waited
+	s.write(logs.Stdout, &chunk{mem: []byte("later\n")}, 6)
+	lines := strings.Split(l.text(), "\n")
+	if len(lines) != 6 || strings.Join(lines[:3], " ") != "first other second" || !strings.Contains(lines[3], "] 50 bytes of output are missing here") || lines[4] != "later" {
+		t.Errorf("logged: %q", l.text())
+	}
+	st = task.Status{}
+	if s.report(&st); st.DroppedBytes != 50 || st.LogStalled || st.LogError != "" {
+		t.Errorf("after the stall: %+v", st)
+	}
+}
+
+// TestEndDuringAStall does not wait for the log, which is completed later.
+func TestEndDuringAStall(t *testing.T) {
+	l := &slowLog{gate: make(chan struct{})}
+	s := newTestSink(l, "", 40)
+	stalled := make(chan struct{})
+	s.onStall = func(logs.Stream) { close(stalled) }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.write(logs.Stdout, &chunk{mem: []byte("first\n")}, 6)
+	}()
+	<-stalled
+	s.write(logs.Stdout, &chunk{mem: []byte("last\n")}, 5)
+	s.close()
+	close(l.gate)
+	<-done
+	if l.text() != "first\nlast\n" || s.w != nil {
+		t.Errorf("logged: %q; closed: %t", l.text(), s.w == nil)
+	}
+}
+
+// TestFullLogIsMentioned: what a full disk did not take is counted, and
+// mentioned where it is missing once there is room.
+func TestFullLogIsMentioned(t *testing.T) {
+	l := &fullLog{full: true}
+	s := newTestSink(l, "", 40)
+	for range 3 {
+		s.write(logs.Stdout, &chunk{mem: []byte("lost\n")}, 5)
+	}
+	l.full = false
+	s.write(logs.Stdout, &chunk{mem: []byte("kept\n")}, 5)
+	s.close()
+	var st task.Status
+	s.report(&st)
+	lines := strings.Split(l.String(), "\n")
+	if st.DroppedBytes != 15 || len(lines) != 3 || !strings.Contains(lines[0], "] 15 bytes of output are missing here") || !strings.Contains(lines[0], "no space left") || lines[1] != "kept" {
+		t.Errorf("%d bytes dropped; logged: %q", st.DroppedBytes, l.String())
+	}
+}
+
+// fullLog is a log on a disk that may be full.
+type fullLog struct {
+	bytes.Buffer
+	full bool
+}
+
+func (l *fullLog) Write(_ logs.Stream, p []byte, _ time.Time) error {
+	if l.full {
+		return unix.ENOSPC
+	}
+	l.Buffer.Write(p)
+	return nil
+}
+func (l *fullLog) Pending(logs.Stream) []byte { return nil }
+func (l *fullLog) Position() (uint64, int64)  { return 0, 0 }
+func (l *fullLog) Close() error               { return nil }
+
 func TestBlockingWaits(t *testing.T) {
 	l := &slowLog{gate: make(chan struct{})}
-	s := newTestSink(l, 0)
+	s := newTestSink(l, "blocking", 0)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -65,7 +167,7 @@ func TestBlockingWaits(t *testing.T) {
 	select {
 	case <-done:
 		t.Error("it did not wait for the disk")
-	case <-time.After(20 * time.Millisecond):
+	case <-time.After(50 * time.Millisecond):
 	}
 	close(l.gate)
 	<-done
@@ -74,7 +176,7 @@ func TestBlockingWaits(t *testing.T) {
 func TestLogErrorsAreReported(t *testing.T) {
 	l := &slowLog{gate: make(chan struct{}), err: errors.New("no space")}
 	close(l.gate)
-	s := newTestSink(l, 0)
+	s := newTestSink(l, "", 0)
 	s.write(logs.Stdout, &chunk{mem: []byte("x")}, 1)
 	var st task.Status
 	if s.report(&st); st.LogError != "no space" {

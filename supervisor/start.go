@@ -301,6 +301,7 @@ func (l *launch) create(ctx context.Context) error {
 		}
 	}
 	l.io = t.s.newIOSet(t.id, "", req.Stdio, l.pipes, l.sink)
+	l.sink.onTrouble = t.logTrouble
 	l.io.onDetach, l.io.onStdinClosed = t.detachedClient, t.stdinClosed
 	return nil
 }

@@ -53,7 +53,9 @@ type Supervisor struct {
 	lagging map[string]chan struct{}
 	// closing refuses new tasks: the helpers end.
 	closing bool
-	conns   map[*conn]struct{}
+	// replaced: a supervisor before us has been killed.
+	replaced bool
+	conns    map[*conn]struct{}
 
 	// work is what an upgrade waits for; clients are all connections.
 	work      gate
@@ -156,7 +158,8 @@ func (s *Supervisor) list() []*taskEntry {
 func (s *Supervisor) hello() task.Inventory {
 	s.mu.Lock()
 	s.epoch++
-	inv := task.Inventory{Protocol: task.Protocol, Epoch: s.epoch, SupervisorPid: os.Getpid(), KeeperPid: s.keep.pid()}
+	inv := task.Inventory{Protocol: task.Protocol, Epoch: s.epoch, SupervisorPid: os.Getpid(), KeeperPid: s.keep.pid(), Replaced: s.replaced}
+	s.replaced = false // once told
 	s.mu.Unlock()
 	for _, t := range s.list() {
 		st, execs := t.snapshot()

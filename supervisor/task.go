@@ -148,6 +148,20 @@ func (t *taskEntry) stdinClosed() {
 	}
 }
 
+// logTrouble makes it known that output was lost, or is no longer.
+func (t *taskEntry) logTrouble() {
+	t.mu.Lock()
+	if t.io == nil || t.deleted || !t.running() {
+		t.mu.Unlock()
+		return
+	}
+	t.saveLocked()
+	st := t.statusLocked()
+	t.mu.Unlock()
+	t.s.log.Warn("trouble with a log", "task", t.id, "dropped", st.DroppedBytes, "stalled", st.LogStalled, "err", st.LogError)
+	t.s.emit(task.Event{Time: time.Now(), Kind: task.EventLog, Status: st})
+}
+
 // detachedClient reports the use of detach keys.
 func (t *taskEntry) detachedClient() {
 	st, _ := t.snapshot()

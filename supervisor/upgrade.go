@@ -153,7 +153,7 @@ func (s *Supervisor) stuck() string {
 		t.mu.Lock()
 		set := t.io
 		t.mu.Unlock()
-		if set != nil && set.sink.isBusy() {
+		if set != nil && set.sink.isStalled() {
 			return fmt.Sprintf("the log of container %.12s cannot be written at the moment", t.id)
 		}
 	}

@@ -99,6 +99,9 @@ type Inventory struct {
 	Epoch    uint64
 	Tasks    []Status
 	Execs    []ExecStatus
+	// Replaced is set once the supervisor before this one ended without leaving
+	// its connections: attached clients and the output on its way to them are lost.
+	Replaced bool `json:",omitempty"`
 	// Pids of the helpers, for diagnostics.
 	SupervisorPid, KeeperPid int
 }
@@ -286,8 +289,11 @@ type Status struct {
 	Stopped bool `json:"stopped,omitempty"`
 	// Cgroup is the path below each v1 controller's mount, or below the v2 root.
 	Cgroup string `json:"cgroup,omitempty"`
-	// DroppedBytes counts output lost in non-blocking mode.
+	// DroppedBytes counts output that the log does not have: what it did not take
+	// in time, or not at all.
 	DroppedBytes uint64 `json:"droppedBytes,omitempty"`
+	// LogStalled: the log could not be written for a while and still cannot.
+	LogStalled bool `json:"logStalled,omitempty"`
 	// LogError is the last error of the log writer, if any.
 	LogError string `json:"logError,omitempty"`
 }
@@ -311,6 +317,7 @@ const (
 	EventOOM      EventKind = "oom"
 	EventExecDied EventKind = "exec-died"
 	EventDetached EventKind = "detached" // a client used the detach keys
+	EventLog      EventKind = "log"      // something changed about the log's losses: see Status
 )
 
 // Event is one thing the supervisor did or saw.

@@ -27,6 +27,7 @@ func (e *Engine) Boot(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take over the supervisor: %w", err)
 	}
+	e.noteReplaced(inv)
 	tasks := byID(inv)
 	if err := e.restoreNetworks(ctx, tasks); err != nil {
 		return err

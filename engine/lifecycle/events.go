@@ -61,6 +61,7 @@ func (e *Engine) rejoin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take over the supervisor: %w", err)
 	}
+	e.noteReplaced(inv)
 	tasks := byID(inv)
 	var again []*unit
 	for _, u := range e.index.all() {
@@ -88,6 +89,15 @@ func (e *Engine) rejoin(ctx context.Context) error {
 	}
 	e.reaper.now(func() { e.startAgain(again) })
 	return nil
+}
+
+// noteReplaced says what a supervisor that was killed took along.
+func (e *Engine) noteReplaced(inv task.Inventory) {
+	if !inv.Replaced {
+		return
+	}
+	e.log.Warn("the supervisor was killed and another goes on in its place; sessions attached through it were cut and output on its way to them is lost; logs and exit codes are complete unless they say otherwise", "pid", inv.SupervisorPid)
+	e.o.Events.Publish(apievents.DaemonEventType, "supervisor-replaced", "", map[string]string{"pid": strconv.Itoa(inv.SupervisorPid)})
 }
 
 // receive queues an event with its container. Events of one container are
@@ -146,6 +156,8 @@ func (e *Engine) apply(ctx context.Context, u *unit, ev task.Event) (remove bool
 	case task.EventOOM:
 		e.save(u, func(s *container.Status) { s.OOMKilled = true })
 		e.emit(u, apievents.ActionOOM, nil)
+	case task.EventLog:
+		e.applyLog(u, ev.Status)
 	case task.EventDetached:
 		if ev.Exec == nil {
 			e.emit(u, apievents.ActionDetach, nil)

@@ -1,7 +1,9 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -70,13 +72,39 @@ func (e *Engine) save(u *unit, change func(*container.Status)) {
 
 func exitedAs(s *container.Status, t task.Status) {
 	s.ExitCode, s.ExitUnknown, s.OOMKilled, s.Error = t.ExitCode, t.ExitUnknown, t.OOMKilled, t.Error
-	s.FinishedAt, s.Restarts = t.FinishedAt, t.Restarts
+	s.FinishedAt, s.Restarts, s.LogTrouble = t.FinishedAt, t.Restarts, logTrouble(t)
 	if s.FinishedAt.IsZero() {
 		s.FinishedAt = time.Now().UTC()
 	}
 	if s.ExitUnknown && s.ExitCode == 0 {
 		s.ExitCode = unknownExit
 	}
+}
+
+// logTrouble puts into words what a task's log lacks.
+func logTrouble(t task.Status) string {
+	why := cmp.Or(t.LogError, "it came faster than the log was written")
+	switch {
+	case t.DroppedBytes > 0:
+		return fmt.Sprintf("%d bytes of output are not in the log: %s", t.DroppedBytes, why)
+	case t.LogStalled || t.LogError != "":
+		return "log: " + why
+	}
+	return ""
+}
+
+// applyLog notes what is lost of a container's output.
+func (e *Engine) applyLog(u *unit, t task.Status) {
+	text := logTrouble(t)
+	if text == u.status.Load().LogTrouble {
+		return
+	}
+	e.save(u, func(s *container.Status) { s.LogTrouble = text })
+	if text == "" {
+		e.log.Info("the log is written again", "container", u.id)
+		return
+	}
+	e.log.Warn("trouble with a container's log", "container", u.id, "dropped", t.DroppedBytes, "stalled", t.LogStalled, "err", t.LogError)
 }
 
 func (e *Engine) applyRunning(u *unit, t task.Status) {
@@ -86,12 +114,13 @@ func (e *Engine) applyRunning(u *unit, t task.Status) {
 		state = container.StatePaused
 	}
 	if st.State == state && st.Pid == t.Pid && st.Restarts == t.Restarts {
+		e.applyLog(u, t)
 		return
 	}
 	restarted := st.Pid != t.Pid
 	e.save(u, func(s *container.Status) {
 		s.State, s.Pid, s.StartedAt, s.Restarts = state, t.Pid, t.StartedAt, t.Restarts
-		s.OOMKilled, s.Error, s.Health = false, "", ""
+		s.OOMKilled, s.Error, s.Health, s.LogTrouble = false, "", "", logTrouble(t)
 	})
 	if restarted {
 		e.emit(u, apievents.ActionStart, nil)

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -70,7 +71,7 @@ func (e *Engine) stateOf(u *unit) *apicontainer.State {
 		Status:  apicontainer.ContainerState(st.State),
 		Running: isUp(st.State), Paused: st.State == container.StatePaused,
 		Restarting: st.State == container.StateRestarting, Dead: st.State == container.StateDead,
-		OOMKilled: st.OOMKilled, Pid: st.Pid, ExitCode: st.ExitCode, Error: st.Error,
+		OOMKilled: st.OOMKilled, Pid: st.Pid, ExitCode: st.ExitCode, Error: cmp.Or(st.Error, st.LogTrouble),
 		StartedAt: st.StartedAt.UTC().Format(time.RFC3339Nano), FinishedAt: st.FinishedAt.UTC().Format(time.RFC3339Nano),
 		Health: u.health(),
 	}
