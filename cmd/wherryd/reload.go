@@ -30,6 +30,7 @@ func (e *engine) reload(context.Context) error {
 		return err
 	}
 	e.containers.SetDefaults(defaults)
+	e.images.SetLimits(next.Registry.ConcurrentDownloads, next.Registry.ConcurrentUploads, next.Registry.DownloadAttempts)
 	e.cfg.Store(next)
 	e.level.Set(logLevel(next))
 	e.log.Info("configuration reloaded", "changed", strings.Join(changed, ", "))

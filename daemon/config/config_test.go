@@ -126,18 +126,18 @@ func TestMerge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := load(t, `{"labels":["a=c"],"mtu":1300,"debug":true,"shutdown-timeout":3}`)
+	fresh, err := load(t, `{"labels":["a=c"],"mtu":1300,"debug":true,"shutdown-timeout":3,"max-concurrent-downloads":7}`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	next, changed, fixed := Merge(old.Config, fresh)
-	if diff := cmp.Diff([]string{"debug", "labels", "shutdown-timeout"}, changed); diff != "" {
+	if diff := cmp.Diff([]string{"debug", "labels", "shutdown-timeout", "max-concurrent-downloads"}, changed); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]string{"mtu"}, fixed); diff != "" {
 		t.Error(diff)
 	}
-	if !next.Debug || next.Labels[0] != "a=c" || next.Network.MTU != 1400 || next.ShutdownTimeout != 3 {
+	if !next.Debug || next.Labels[0] != "a=c" || next.Network.MTU != 1400 || next.ShutdownTimeout != 3 || next.Registry.ConcurrentDownloads != 7 {
 		t.Errorf("merged: %+v", next)
 	}
 	if old.Debug || old.Labels[0] != "a=b" {

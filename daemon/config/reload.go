@@ -21,7 +21,7 @@ func Merge(old *Config, fresh *Loaded) (next *Config, changed, fixed []string) {
 	next.Debug, next.Labels, next.Features = f.Debug, f.Labels, f.Features
 	next.ShutdownTimeout, next.LiveRestore = f.ShutdownTimeout, f.LiveRestore
 	next.Runtimes, next.DefaultRun = f.Runtimes, f.DefaultRun
-	next.Registry.Mirrors, next.Registry.Insecure = f.Registry.Mirrors, f.Registry.Insecure
+	next.Registry = f.Registry
 	d, fd := &next.Containers, &f.Containers
 	d.CgroupNSMode, d.IPCMode, d.ShmSize, d.StopTimeout = fd.CgroupNSMode, fd.IPCMode, fd.ShmSize, fd.StopTimeout
 	return next, changed, fixed

@@ -54,7 +54,7 @@ func (s *Store) fetchBlob(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 	}
 	for attempt := 1; ; attempt++ {
 		err := s.fetchOnce(ctx, f, desc, labels, t, out)
-		if err == nil || attempt >= s.opts.MaxDownloadAttempts || !retryable(err) || ctx.Err() != nil {
+		if err == nil || attempt >= int(s.attempts.Load()) || !retryable(err) || ctx.Err() != nil {
 			return err
 		}
 		s.log.Debug("retry a download", "blob", desc.Digest, "attempt", attempt, "err", err)

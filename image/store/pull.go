@@ -275,7 +275,7 @@ func (p *pull) announce(ctx context.Context, img *parsed) []bool {
 		}
 	}
 	for i, d := range fetch {
-		if i >= p.s.opts.MaxConcurrentDownloads {
+		if i >= p.s.downloads.Load().n {
 			p.out.status(short(d), "Waiting")
 		}
 	}
@@ -284,10 +284,11 @@ func (p *pull) announce(ctx context.Context, img *parsed) []bool {
 
 // download fetches a layer, and offers it to be unpacked as it comes.
 func (p *pull) download(ctx context.Context, desc ocispec.Descriptor, stream chan<- *tee) error {
-	if err := p.s.downloads.Acquire(ctx, 1); err != nil {
+	room := p.s.downloads.Load()
+	if err := room.Acquire(ctx, 1); err != nil {
 		return err
 	}
-	defer p.s.downloads.Release(1)
+	defer room.Release(1)
 	t := newTee()
 	stream <- t // the channel has room for it
 	if err := p.s.fetchBlob(ctx, p.fetcher, desc, p.source(), t, p.out); err != nil {

@@ -213,7 +213,7 @@ func (p *push) blobs(ctx context.Context, m ocispec.Manifest) error {
 		p.out.status(short(l.Digest), "Preparing")
 	}
 	for i, l := range m.Layers {
-		if i >= p.s.opts.MaxConcurrentUploads {
+		if i >= p.s.uploads.Load().n {
 			p.out.status(short(l.Digest), "Waiting")
 		}
 	}
@@ -229,10 +229,11 @@ func (p *push) blobs(ctx context.Context, m ocispec.Manifest) error {
 			out = sink{}
 		}
 		g.Go(func() error {
-			if err := p.s.uploads.Acquire(ctx, 1); err != nil {
+			room := p.s.uploads.Load()
+			if err := room.Acquire(ctx, 1); err != nil {
 				return err
 			}
-			defer p.s.uploads.Release(1)
+			defer room.Release(1)
 			return p.explain(p.blob(ctx, d, out))
 		})
 	}

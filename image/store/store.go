@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -81,7 +82,9 @@ type Store struct {
 	snap   snapshots.Snapshotter
 	driver driver
 
-	downloads, uploads, unpacks *semaphore.Weighted
+	downloads, uploads atomic.Pointer[limit]
+	attempts           atomic.Int64
+	unpacks            *semaphore.Weighted
 
 	keys   keyed
 	parsed parseCache
@@ -117,8 +120,7 @@ func Open(opts Options) (*Store, error) {
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	s.downloads = semaphore.NewWeighted(int64(s.opts.MaxConcurrentDownloads))
-	s.uploads = semaphore.NewWeighted(int64(s.opts.MaxConcurrentUploads))
+	s.SetLimits(s.opts.MaxConcurrentDownloads, s.opts.MaxConcurrentUploads, s.opts.MaxDownloadAttempts)
 	s.unpacks = semaphore.NewWeighted(int64(max(2, runtime.GOMAXPROCS(0))))
 	ctx := s.context(context.Background()) //nolint:contextcheck // the store outlives its opener
 	if err := errors.Join(s.restore(ctx), s.tidy(ctx)); err != nil {
@@ -129,18 +131,35 @@ func Open(opts Options) (*Store, error) {
 	return s, nil
 }
 
+// limit bounds how many layers are transferred at a time.
+type limit struct {
+	*semaphore.Weighted
+	n int
+}
+
+// SetLimits changes how many layers are transferred at a time and how often a
+// download is tried, 0 to the default. What waits for its turn keeps the old
+// limits.
+func (s *Store) SetLimits(downloads, uploads, attempts int) {
+	set := func(l *atomic.Pointer[limit], n, usual int) {
+		if n <= 0 {
+			n = usual
+		}
+		if old := l.Load(); old == nil || old.n != n {
+			l.Store(&limit{semaphore.NewWeighted(int64(n)), n})
+		}
+	}
+	set(&s.downloads, downloads, defaultDownloads)
+	set(&s.uploads, uploads, defaultUploads)
+	if attempts <= 0 {
+		attempts = defaultAttempts
+	}
+	s.attempts.Store(int64(attempts))
+}
+
 func withDefaults(o Options) Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.MaxConcurrentDownloads <= 0 {
-		o.MaxConcurrentDownloads = defaultDownloads
-	}
-	if o.MaxConcurrentUploads <= 0 {
-		o.MaxConcurrentUploads = defaultUploads
-	}
-	if o.MaxDownloadAttempts <= 0 {
-		o.MaxDownloadAttempts = defaultAttempts
 	}
 	if o.Platform == nil {
 		p := hostPlatform()
