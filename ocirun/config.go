@@ -106,7 +106,7 @@ func (r *Runtime) process(p *plan, req *CreateRequest) error {
 	}
 	w, err := process(req.Spec.Process, &processOptions{
 		resolveUser: req.ResolveUser, user: req.User, groups: req.Groups, width: req.Width, height: req.Height,
-		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, memory: req.Spec.Linux.MemoryPolicy, held: held,
+		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, memory: req.Spec.Linux.MemoryPolicy, held: held, log: r.log,
 	})
 	if err != nil {
 		return err

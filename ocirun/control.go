@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-engine/wherry/ocirun/cgroup/stat"
 )
 
 // Pids lists the processes in a container's cgroup and those below it, in no
@@ -45,6 +47,15 @@ func (r *Runtime) Update(_ context.Context, cgroup string, res *specs.LinuxResou
 // OOMKills returns how often the kernel killed a process of the cgroup for
 // lack of memory. Read it after the container exited and before DeleteCgroup.
 func (r *Runtime) OOMKills(cgroup string) (uint64, error) { return r.cgroups.OOMKills(cgroup) }
+
+// WatchOOM calls f when the kernel killed a process of the cgroup for lack of
+// memory, until ctx ends or the cgroup is gone. NotFound.
+func (r *Runtime) WatchOOM(ctx context.Context, cgroup string, f func()) error {
+	return r.cgroups.WatchOOM(ctx, cgroup, f)
+}
+
+// Stats reads the counters of a cgroup. NotFound.
+func (r *Runtime) Stats(cgroup string) (*stat.Stats, error) { return stat.Read(r.cgroups, cgroup) }
 
 // CgroupExists tells whether the cgroup is there.
 func (r *Runtime) CgroupExists(cgroup string) bool { return r.cgroups.Exists(cgroup) }

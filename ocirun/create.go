@@ -131,7 +131,7 @@ func (r *Runtime) enterLater(p *plan, path string) (done func(), err error) {
 	if err := r.cgroups.Create(path); err != nil {
 		return done, fmt.Errorf("create cgroup: %w", err)
 	}
-	fds, err := r.cgroups.OpenTasks(path)
+	fds, err := r.cgroups.OpenTasks(path, nil)
 	if err != nil {
 		return done, fmt.Errorf("enter the cgroups: %w", err)
 	}

@@ -251,7 +251,9 @@ func TestRefused(t *testing.T) {
 			q.Spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{"x0": {Name: "a/b"}}
 		}, errdefs.ErrInvalidArgument, "a/b"},
 		{"host sysctl", func(q *CreateRequest) { q.Spec.Linux.Sysctl = map[string]string{"kernel.panic": "1"} }, errdefs.ErrInvalidArgument, "kernel.panic"},
-		{"capability", func(q *CreateRequest) { q.Spec.Process.Capabilities.Bounding = []string{"CAP_FOO"} }, errdefs.ErrInvalidArgument, "CAP_FOO"},
+		{"hook", func(q *CreateRequest) {
+			q.Spec.Hooks = &specs.Hooks{Poststop: nil, CreateRuntime: []specs.Hook{{Path: "true"}}}
+		}, errdefs.ErrInvalidArgument, "absolute"},
 		{"rlimit", func(q *CreateRequest) { q.Spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_FOO"}} }, errdefs.ErrInvalidArgument, "RLIMIT_FOO"},
 		{"notify", func(q *CreateRequest) {
 			q.Spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActNotify}

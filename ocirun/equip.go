@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,19 @@ func DeleteRdt(id string, spec *specs.Spec) error {
 		return err
 	}
 	return g.Delete()
+}
+
+// UpdateRdt changes the schemata of a container's class of service; what is ""
+// stays. FailedPrecondition if the container has none.
+func UpdateRdt(id string, spec *specs.Spec, l3Cache, memBw string) error {
+	g, err := rdtGroup(id, spec.Linux)
+	if err != nil {
+		return err
+	}
+	if g == nil {
+		return fmt.Errorf("the container was created without intelRdt: %w", errdefs.ErrFailedPrecondition)
+	}
+	return g.Update(l3Cache, memBw)
 }
 
 // equip gives an init that waits for its configuration what comes from the

@@ -80,7 +80,11 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	if cfg, fds, err = r.execConfig(req); err != nil {
 		return nil, err
 	}
-	s, err := r.spawnExec(req, cfg)
+	sub, err := r.cgroups.Below(req.Cgroup, req.SubCgroups)
+	if err != nil {
+		return nil, fmt.Errorf("exec: %w", err)
+	}
+	s, err := r.spawnExec(req, cfg, sub)
 	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
@@ -93,7 +97,7 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	var groups []int
 	if err == nil && !r.cgroups.V2 {
 		// Of its own, so that the container need not have the memory it starts with.
-		groups, err = r.cgroups.OpenTasks(req.Cgroup)
+		groups, err = r.cgroups.OpenTasks(req.Cgroup, sub)
 		for i := range groups {
 			cfg.CgroupFDs = append(cfg.CgroupFDs, len(fds)+i)
 		}
@@ -113,12 +117,16 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 }
 
 // spawnExec starts an init in the container.
-func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config) (*spawned, error) {
+func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config, sub []string) (*spawned, error) {
 	// It would be stuck there.
 	if frozen, err := r.cgroups.Frozen(req.Cgroup); err == nil && frozen {
 		return nil, fmt.Errorf("the container is paused: %w", errdefs.ErrFailedPrecondition)
 	}
-	b := &birth{cgroup: req.Cgroup, extra: req.ExtraFiles, enter: []nsFD{{int(req.PidFD.Fd()), joinable}}}
+	path := req.Cgroup
+	if sub != nil {
+		path = sub[len(sub)-1] // the unified hierarchy, if there is one, is the last
+	}
+	b := &birth{cgroup: path, extra: req.ExtraFiles, enter: []nsFD{{int(req.PidFD.Fd()), joinable}}}
 	if cfg.UserNS {
 		b.userNS = req.PidFD
 	}
@@ -135,7 +143,7 @@ func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config) (*spawned, error
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
 	}
 	s, err := r.spawn(b)
-	if errors.Is(err, unix.EBUSY) && r.cgroups.V2 {
+	if errors.Is(err, unix.EBUSY) && r.cgroups.V2 && sub == nil {
 		// The container made groups of its own inside; no process may then be
 		// beside them. Its init knows a place.
 		if b.cgroup, err = cgroupOfProcess(req.Pid); err == nil {
@@ -153,7 +161,7 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 	}
 	w, err := process(req.Process, &processOptions{
 		resolveUser: req.ResolveUser, user: req.User, groups: req.Groups, width: req.Width, height: req.Height,
-		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, memory: req.Spec.Linux.MemoryPolicy, held: held,
+		filter: req.Spec.Linux.Seccomp, personality: req.Spec.Linux.Personality, memory: req.Spec.Linux.MemoryPolicy, held: held, log: r.log,
 		exec: true,
 	})
 	if err != nil {

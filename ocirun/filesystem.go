@@ -65,6 +65,7 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 		if w.Kind == wire.MountBind && !filepath.IsAbs(w.Source) {
 			w.Source = filepath.Join(req.Bundle, w.Source)
 		}
+		label(&w, req.Spec.Linux.MountLabel)
 		if pid, inside, ok := otherRoot(w.Source); ok && w.Kind == wire.MountBind {
 			tree, err := openOther(pid, inside, w.Recursive)
 			if err != nil {

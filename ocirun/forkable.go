@@ -10,12 +10,12 @@ import (
 
 // forkable tells whether the process of an exec can be forked by an init
 // outside of the container: not if its root is not that of its mount namespace,
-// it is to enter a time namespace, which a
+// it is to enter another cgroup or a time namespace, which a
 // program with several threads cannot, has a scheduling that a fork does not
 // hand down, an affinity from before it enters the cgroups, or a listener to hand over.
 func forkable(req *ExecRequest, cfg *wire.Config) bool {
 	a := req.Process.ExecCPUAffinity
-	if _, foreign := foreignMounts(req.Spec.Linux); foreign {
+	if _, foreign := foreignMounts(req.Spec.Linux); foreign || len(req.SubCgroups) > 0 {
 		return false
 	}
 	return !hasNamespace(req.Spec, specs.TimeNamespace) && req.Process.Scheduler == nil && (a == nil || a.Initial == "") && !cfg.Process.Notify

@@ -3,7 +3,10 @@ package ocirun
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -36,6 +39,9 @@ func wireHooks(hooks []specs.Hook, req *CreateRequest, pid int, status specs.Con
 	}
 	out := make([]wire.Hook, len(hooks))
 	for i, h := range hooks {
+		if !filepath.IsAbs(h.Path) {
+			return nil, invalidf("hook %q: the path must be absolute", h.Path)
+		}
 		out[i] = wire.Hook{Path: h.Path, Args: h.Args, Env: h.Env, State: state}
 		if h.Timeout != nil {
 			if *h.Timeout <= 0 {
@@ -64,8 +70,22 @@ func RunHooks(ctx context.Context, name string, hooks []specs.Hook, req *CreateR
 	}
 	for i := range list {
 		if err := initproc.RunHook(ctx, &list[i]); err != nil {
-			return fmt.Errorf("%s hook %d: %w", name, i, err)
+			return &hookError{fmt.Errorf("%s hook %d: %w", name, i, err)}
 		}
 	}
 	return nil
+}
+
+// hookError is the failure of a hook.
+type hookError struct{ err error }
+
+func (e *hookError) Error() string { return e.err.Error() }
+func (e *hookError) Unwrap() error { return e.err }
+
+// IsHookError tells whether a hook failed, and nothing else: the container is
+// then to be destroyed and its poststop hooks to be run (runtime.md, "Lifecycle").
+func IsHookError(err error) bool {
+	var hook *hookError
+	var setup *SetupError
+	return errors.As(err, &hook) || errors.As(err, &setup) && strings.HasSuffix(setup.Stage, "hooks")
 }

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+
+	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
 // selinux tells whether the kernel has SELinux and it is enabled: its file
@@ -22,3 +24,15 @@ var appArmor = sync.OnceValue(func() bool {
 	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	return err == nil && strings.HasPrefix(string(b), "Y")
 })
+
+// label gives a new file system the SELinux context of linux.mountLabel, as far
+// as it takes one; the kernel's own label their files themselves.
+func label(w *wire.Mount, context string) {
+	switch w.Type {
+	case "proc", "sysfs", "cgroup", "cgroup2", "mqueue":
+		return
+	}
+	if context != "" && w.Kind == wire.MountFS {
+		w.Data = append(w.Data[:len(w.Data):len(w.Data)], "context="+context)
+	}
+}

@@ -98,11 +98,14 @@ type ExecRequest struct {
 	// ID and Bundle of the container, for a seccomp agent.
 	ID, Bundle string
 	// Pid and PidFD of the container's init.
-	Pid                   int
-	PidFD                 *os.File
-	Spec                  *specs.Spec // of the container: seccomp, apparmor, capabilities bounds
-	Process               *specs.Process
-	Cgroup                string
+	Pid     int
+	PidFD   *os.File
+	Spec    *specs.Spec // of the container: seccomp, apparmor, capabilities bounds
+	Process *specs.Process
+	Cgroup  string
+	// SubCgroups are existing groups below Cgroup that the process enters
+	// instead, by v1 controller; "" is all others, and v2.
+	SubCgroups            map[string]string
 	Stdin, Stdout, Stderr *os.File
 	ResolveUser           bool
 	User                  string

@@ -1,7 +1,10 @@
 package ocirun
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -24,6 +27,7 @@ type processOptions struct {
 	// held are the capabilities that can be given; others are left out, for a
 	// runtime that lacks them itself.
 	held uint64
+	log  *slog.Logger
 }
 
 // process translates a process into its message.
@@ -51,6 +55,9 @@ func process(p *specs.Process, o *processOptions) (wire.Process, error) {
 	}
 	if p.User.Umask != nil {
 		w.Umask = int32(*p.User.Umask & 0o777)
+	}
+	if c := p.ConsoleSize; c != nil && p.Terminal && max(c.Width, c.Height) > math.MaxUint16 {
+		return w, invalidf("a terminal of %d columns and %d rows", c.Width, c.Height)
 	}
 	if p.ConsoleSize != nil && w.Width == 0 {
 		w.Width, w.Height = uint16(p.ConsoleSize.Width), uint16(p.ConsoleSize.Height)
@@ -81,19 +88,37 @@ func capabilities(w *wire.Process, p *specs.Process, o *processOptions) error {
 		{&w.Bounding, c.Bounding}, {&w.Effective, c.Effective}, {&w.Permitted, c.Permitted},
 		{&w.Inheritable, c.Inheritable}, {&w.Ambient, c.Ambient},
 	} {
-		set, err := capSet(s.names)
-		if err != nil {
-			return err
-		}
-		*s.to = set & o.held
+		*s.to = o.grant(s.names)
 	}
-	// The kernel refuses these; better named here.
-	if w.Effective&^w.Permitted != 0 {
-		return invalidf("a capability is effective that is not permitted")
-	}
-	// Inheritable and permitted ones alone can be ambient.
-	w.Ambient &= w.Permitted & w.Inheritable
+	// The kernel refuses what is not permitted; of ambient ones also what is not
+	// inheritable.
+	w.Effective = o.within("effective", w.Effective, w.Permitted)
+	w.Ambient = o.within("ambient", w.Ambient, w.Permitted&w.Inheritable)
 	return nil
+}
+
+// grant makes a bit mask of capabilities. What nobody knows or this process
+// cannot give is worth a warning (config.md, "Linux Process").
+func (o *processOptions) grant(names []string) uint64 {
+	var set uint64
+	for _, n := range names {
+		one, err := capSet([]string{n})
+		if err == nil && one&o.held == 0 {
+			err = errors.New("not held by the runtime")
+		}
+		if err != nil {
+			o.log.Warn("capability cannot be granted", "name", n, "err", err)
+		}
+		set |= one & o.held
+	}
+	return set
+}
+
+func (o *processOptions) within(kind string, set, bounds uint64) uint64 {
+	if more := set &^ bounds; more != 0 {
+		o.log.Warn("capabilities cannot be granted", "set", kind, "mask", fmt.Sprintf("%#x", more))
+	}
+	return set & bounds
 }
 
 func rlimits(w *wire.Process, p *specs.Process, _ *processOptions) error {

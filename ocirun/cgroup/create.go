@@ -139,12 +139,16 @@ func enableControllers(parent string) error {
 // writes "0"; on v2, where it takes its whole process along, that of the one
 // hierarchy. Moving oneself needs none of the kernel's global locks on v1; moving
 // another process costs 5 ms when the lock is cold. What counts at the write is
-// who opened (Linux 5.16 and the stable kernels of then).
-func (h *Host) OpenTasks(path string) (fds []int, err error) {
+// who opened (Linux 5.16 and the stable kernels of then). If each is not nil, it
+// names a cgroup of its own for every hierarchy (see Below).
+func (h *Host) OpenTasks(path string, each []string) (fds []int, err error) {
 	for i := range h.All {
 		hi := &h.All[i]
 		if hi.Unified && !h.V2 {
 			continue // hybrid: by the clone
+		}
+		if each != nil {
+			path = each[i]
 		}
 		name := filepath.Join(hi.Dir(path), "tasks")
 		if hi.Unified {

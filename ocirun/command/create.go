@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -68,7 +69,21 @@ func loadSpec(bundle string) (*specs.Spec, error) {
 	if s.Process == nil || s.Root == nil || s.Linux == nil {
 		return nil, fmt.Errorf("config.json lacks its process, root or linux section: %w", errdefs.ErrInvalidArgument)
 	}
+	if !strings.HasPrefix(s.Version, "1.") {
+		return nil, fmt.Errorf("config.json is of version %q, this runtime knows 1.0.0 to %s: %w", s.Version, specs.Version, errdefs.ErrInvalidArgument)
+	}
+	keepUmask(s.Process)
 	return &s, nil
+}
+
+// keepUmask: a process whose specification has none keeps the caller's.
+func keepUmask(p *specs.Process) {
+	if p.User.Umask == nil {
+		old := unix.Umask(0)
+		unix.Umask(old)
+		mask := uint32(old)
+		p.User.Umask = &mask
+	}
 }
 
 // create makes the container and its state directory.
@@ -77,7 +92,7 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	if err != nil {
 		return nil, nil, err
 	}
-	rt, err := ocirun.New(ocirun.Options{Single: true, Creates: true})
+	rt, err := ocirun.New(ocirun.Options{Logger: g.logger(), Single: true, Creates: true})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -120,6 +135,9 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 		},
 	})
 	if err != nil {
+		if ocirun.IsHookError(err) { // the life of the container goes on at its end
+			g.poststop(ctx, &record{ID: id, Spec: s, Bundle: bundle})
+		}
 		return nil, nil, err
 	}
 	c.Release()

@@ -56,10 +56,21 @@ func (g *globals) remove(ctx context.Context, rt *ocirun.Runtime, r *record, for
 		return err
 	}
 	err := errors.Join(ocirun.UnmountForeign(r.Spec, r.Bundle, r.MountsBefore), ocirun.DeleteRdt(r.ID, r.Spec))
-	if h := r.Spec.Hooks; h != nil {
-		err = errors.Join(err, r.hooks(ctx, "poststop", h.Poststop, 0, specs.StateStopped))
-	}
+	g.poststop(ctx, r)
 	return errors.Join(err, os.RemoveAll(g.dir(r.ID)))
+}
+
+// poststop runs the hooks of a container that is gone. One that fails is worth
+// a warning and keeps nothing from going on (runtime.md, "Lifecycle").
+func (g *globals) poststop(ctx context.Context, r *record) {
+	if r.Spec.Hooks == nil {
+		return
+	}
+	for i := range r.Spec.Hooks.Poststop {
+		if err := r.hooks(ctx, "poststop", r.Spec.Hooks.Poststop[i:i+1], 0, specs.StateStopped); err != nil {
+			g.logger().Warn("poststop hook failed", "container", r.ID, "err", err)
+		}
+	}
 }
 
 // killAndWait ends the container's first process.

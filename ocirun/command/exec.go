@@ -22,6 +22,25 @@ type execOptions struct {
 	env, gids, caps                                             stringList
 	tty, detach, noNewPrivs, ignorePaused                       bool
 	preserveFDs                                                 int
+	cgroups                                                     map[string]string
+}
+
+// addCgroup reads one --cgroup; without controllers it is that of all.
+func (o *execOptions) addCgroup(s string) error {
+	if o.cgroups == nil {
+		o.cgroups = map[string]string{}
+	}
+	controllers, path, has := strings.Cut(s, ":")
+	if !has {
+		controllers, path = "", s
+	}
+	for c := range strings.SplitSeq(controllers, ",") {
+		if _, twice := o.cgroups[c]; twice {
+			return fmt.Errorf("--cgroup: controller %q is given twice", c)
+		}
+		o.cgroups[c] = path
+	}
+	return nil
 }
 
 func execute(ctx context.Context, g *globals, args []string) error {
@@ -57,7 +76,7 @@ func execute(ctx context.Context, g *globals, args []string) error {
 	fs.BoolVar(&o.ignorePaused, "ignore-paused", false, "do not refuse a paused container")
 	fs.IntVar(&o.preserveFDs, "preserve-fds", 0, "number of further descriptors to pass")
 	fs.Bool("no-subreaper", false, "accepted for other callers' sake")
-	fs.Func("cgroup", "refused", func(string) error { return fmt.Errorf("exec --cgroup: %w", errdefs.ErrNotImplemented) })
+	fs.Func("cgroup", "[CONTROLLER,...:]PATH of a group below the container's", o.addCgroup)
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -100,7 +119,7 @@ func (g *globals) exec(ctx context.Context, id string, args []string, o *execOpt
 		signal.Notify(signals)
 	}
 	proc, err := rt.Exec(ctx, &ocirun.ExecRequest{
-		ID: r.ID, Bundle: r.Bundle, Pid: r.Pid, PidFD: pidfd, Spec: r.Spec, Process: p, Cgroup: r.Cgroup, ExtraFiles: extra,
+		ID: r.ID, Bundle: r.Bundle, Pid: r.Pid, PidFD: pidfd, Spec: r.Spec, Process: p, Cgroup: r.Cgroup, SubCgroups: o.cgroups, ExtraFiles: extra,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SystemdCgroup: g.systemdCgroup,
 	})
 	var se *ocirun.StartError
@@ -149,6 +168,7 @@ func (o *execOptions) specProcess(r *record, args []string) (*specs.Process, err
 		if err := json.Unmarshal(b, &p); err != nil {
 			return nil, fmt.Errorf("parse %s: %w: %w", o.process, err, errdefs.ErrInvalidArgument)
 		}
+		keepUmask(&p)
 		return &p, nil
 	}
 	p := *r.Spec.Process

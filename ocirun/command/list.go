@@ -56,7 +56,7 @@ func (g *globals) views() ([]view, error) {
 	if len(entries) == 0 {
 		return views, nil
 	}
-	rt, err := ocirun.New(ocirun.Options{Single: true})
+	rt, err := ocirun.New(ocirun.Options{Logger: g.logger(), Single: true})
 	if err != nil {
 		return nil, err
 	}

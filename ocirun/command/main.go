@@ -5,15 +5,14 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
+	"strconv"
 	"strings"
-	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -34,6 +33,7 @@ type cmd struct {
 
 func commands() []cmd {
 	return []cmd{
+		{"checkpoint", "refused: not built", refused("checkpoint")},
 		{"create", "create a container", create},
 		{"delete", "delete a container", remove},
 		{"events", "show statistics of a container", events},
@@ -43,6 +43,7 @@ func commands() []cmd {
 		{"list", "list containers", list},
 		{"pause", "suspend all processes of a container", pause},
 		{"ps", "show the processes of a container", ps},
+		{"restore", "refused: not built", refused("restore")},
 		{"resume", "resume all processes of a container", resume},
 		{"run", "create and start a container", run},
 		{"spec", "write a specification file", spec},
@@ -79,7 +80,12 @@ func dispatch(ctx context.Context, g *globals, args []string) error {
 	fs.StringVar(&g.logFormat, "log-format", "text", "text or json")
 	fs.BoolVar(&g.debug, "debug", false, "say more")
 	fs.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "let systemd manage the cgroups")
-	fs.String("rootless", "auto", "accepted for other callers' sake")
+	fs.Func("rootless", "true, false or auto, accepted for other callers' sake", func(s string) error {
+		if _, err := strconv.ParseBool(s); err != nil && s != "auto" {
+			return errors.New("want true, false or auto")
+		}
+		return nil
+	})
 	fs.String("criu", "", "accepted for other callers' sake")
 	version := fs.Bool("version", false, "show the version")
 	fs.BoolVar(version, "v", false, "show the version")
@@ -90,6 +96,9 @@ func dispatch(ctx context.Context, g *globals, args []string) error {
 	if *version {
 		fmt.Fprintf(os.Stdout, "wherry-runtime version %s\nspec: %s\n", Version, specs.Version)
 		return nil
+	}
+	if g.logFormat != "text" && g.logFormat != "json" {
+		return fmt.Errorf("unknown log format %q: %w", g.logFormat, errdefs.ErrInvalidArgument)
 	}
 	name := fs.Arg(0)
 	for _, c := range commands() {
@@ -142,27 +151,6 @@ func oneID(fs *flag.FlagSet, args []string) (string, error) {
 		return "", fmt.Errorf("%s: the name of a container is missing", fs.Name())
 	}
 	return id, checkID(id)
-}
-
-// report writes an error where the caller looks for it.
-func report(g *globals, err error) {
-	var w io.Writer = os.Stderr
-	fmt.Fprintln(os.Stderr, "wherry-runtime:", err)
-	if g.log == "" {
-		return
-	}
-	f, ferr := os.OpenFile(g.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if ferr != nil {
-		return
-	}
-	defer f.Close()
-	w = f
-	now := time.Now().Format(time.RFC3339)
-	if g.logFormat == "json" {
-		_ = json.NewEncoder(w).Encode(map[string]string{"level": "error", "msg": err.Error(), "time": now})
-		return
-	}
-	fmt.Fprintf(w, "time=%q level=error msg=%q\n", now, err.Error())
 }
 
 // list of strings as a repeatable option.

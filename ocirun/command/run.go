@@ -40,6 +40,9 @@ func run(ctx context.Context, g *globals, args []string) error {
 		signal.Notify(signals)
 	}
 	if err := g.start(ctx, r); err != nil {
+		if _, lerr := g.load(r.ID); lerr != nil {
+			return err // destroyed
+		}
 		return errors.Join(err, g.destroy(ctx, r, true))
 	}
 	if o.detach {
@@ -80,7 +83,7 @@ func attend(pid int, signals <-chan os.Signal) int {
 
 // destroy removes a container and everything of it.
 func (g *globals) destroy(ctx context.Context, r *record, force bool) error {
-	rt, err := ocirun.New(ocirun.Options{Single: true})
+	rt, err := ocirun.New(ocirun.Options{Logger: g.logger(), Single: true})
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,11 @@ package command
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -17,14 +16,15 @@ func spec(_ context.Context, _ *globals, args []string) error {
 	fs := newFlags("spec")
 	bundle := fs.String("bundle", ".", "directory of the bundle")
 	fs.StringVar(bundle, "b", ".", "directory of the bundle")
-	rootless := fs.Bool("rootless", false, "refused")
+	rootless := fs.Bool("rootless", false, "for a user without privileges")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
+	s := example()
 	if *rootless {
-		return fmt.Errorf("spec --rootless: %w", errdefs.ErrNotImplemented)
+		withoutRoot(s)
 	}
-	b, err := json.MarshalIndent(example(), "", "\t")
+	b, err := json.MarshalIndent(s, "", "\t")
 	if err != nil {
 		return err
 	}
@@ -75,5 +75,26 @@ func example() *specs.Spec {
 			},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
+	}
+}
+
+// withoutRoot changes a specification to what a user without privileges can
+// run: in a user namespace where the user is root, in the host's network, without
+// limits, and with the host's /sys, which belongs to the network namespace.
+func withoutRoot(s *specs.Spec) {
+	l := s.Linux
+	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	l.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	l.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	l.Resources = nil
+	s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/sys/") })
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if m.Destination == "/sys" {
+			*m = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
+		}
+		// No group but the user's is mapped.
+		m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") || strings.HasPrefix(o, "uid=") })
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/ocirun"
 )
@@ -38,6 +37,9 @@ func (g *globals) start(ctx context.Context, r *record) error {
 		return fmt.Errorf("start %s: %w", r.ID, err)
 	}
 	err = ocirun.StartBy(conn, ocirun.AgentOf(r.request(), r.Pid, specs.StateCreated))
+	if ocirun.IsHookError(err) {
+		return errors.Join(err, g.destroy(ctx, r, true))
+	}
 	if err := errors.Join(err, os.Remove(socket)); err != nil {
 		return err
 	}
@@ -45,7 +47,7 @@ func (g *globals) start(ctx context.Context, r *record) error {
 		return nil
 	}
 	if err := r.hooks(ctx, "poststart", r.Spec.Hooks.Poststart, r.Pid, specs.StateRunning); err != nil {
-		return errors.Join(err, unix.Kill(r.Pid, unix.SIGKILL))
+		return errors.Join(err, g.destroy(ctx, r, true))
 	}
 	return nil
 }

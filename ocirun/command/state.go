@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -23,6 +24,9 @@ func (g *globals) view(rt *ocirun.Runtime, r *record) view {
 	v := view{
 		State:  specs.State{Version: specs.Version, ID: r.ID, Status: g.status(rt, r), Pid: r.Pid, Bundle: r.Bundle, Annotations: r.Spec.Annotations},
 		Rootfs: r.Spec.Root.Path, Created: r.Created,
+	}
+	if !filepath.IsAbs(v.Rootfs) {
+		v.Rootfs = filepath.Join(r.Bundle, v.Rootfs)
 	}
 	if v.Status == specs.StateStopped {
 		v.Pid = 0

@@ -140,7 +140,7 @@ func (g *globals) open(id string) (*ocirun.Runtime, *record, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rt, err := ocirun.New(ocirun.Options{Single: true})
+	rt, err := ocirun.New(ocirun.Options{Logger: g.logger(), Single: true})
 	return rt, r, err
 }
 

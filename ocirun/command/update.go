@@ -3,14 +3,19 @@ package command
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-engine/wherry/ocirun"
 )
 
 func update(ctx context.Context, g *globals, args []string) error {
@@ -22,9 +27,12 @@ func update(ctx context.Context, g *globals, args []string) error {
 	var cpu specs.LinuxCPU
 	var pids specs.LinuxPids
 	var weight *int64
-	number(fs, "memory", &mem.Limit)
-	number(fs, "memory-reservation", &mem.Reservation)
-	number(fs, "memory-swap", &mem.Swap)
+	for name, to := range map[string]**int64{
+		"memory": &mem.Limit, "memory-reservation": &mem.Reservation, "memory-swap": &mem.Swap,
+		"kernel-memory": &mem.Kernel, "kernel-memory-tcp": &mem.KernelTCP,
+	} {
+		size(fs, name, to)
+	}
 	number(fs, "cpu-quota", &cpu.Quota)
 	number(fs, "cpu-rt-runtime", &cpu.RealtimeRuntime)
 	number(fs, "cpu-idle", &cpu.Idle)
@@ -36,11 +44,16 @@ func update(ctx context.Context, g *globals, args []string) error {
 	fs.StringVar(&cpu.Mems, "cpuset-mems", "", "memory nodes")
 	number(fs, "pids-limit", &pids.Limit)
 	number(fs, "blkio-weight", &weight)
+	l3 := fs.String("l3-cache-schema", "", "schema of the L3 cache (intelRdt)")
+	mb := fs.String("mem-bw-schema", "", "schema of the memory bandwidth (intelRdt)")
 	id, err := oneID(fs, args)
 	if err != nil {
 		return err
 	}
 	if weight != nil {
+		if *weight < 0 || *weight > math.MaxUint16 {
+			return fmt.Errorf("update: weight %d: %w", *weight, errdefs.ErrInvalidArgument)
+		}
 		w := uint16(*weight)
 		res.BlockIO = &specs.LinuxBlockIO{Weight: &w}
 	}
@@ -50,12 +63,17 @@ func update(ctx context.Context, g *globals, args []string) error {
 			return err
 		}
 	}
-	res.Devices = nil
+	res.Devices = nil // callers give those of the container, which stay
 	rt, r, err := g.open(id)
 	if err != nil {
 		return err
 	}
 	defer rt.Close()
+	if *l3+*mb != "" {
+		if err := ocirun.UpdateRdt(id, r.Spec, *l3, *mb); err != nil {
+			return err
+		}
+	}
 	return rt.Update(ctx, r.Cgroup, &res)
 }
 
@@ -82,6 +100,35 @@ func number(fs *flag.FlagSet, name string, to **int64) {
 		*to = &n
 		return err
 	})
+}
+
+// size is a number of bytes such as 64M, or -1.
+func size(fs *flag.FlagSet, name string, to **int64) {
+	fs.Func(name, "bytes", func(s string) error {
+		n, err := parseSize(s)
+		*to = &n
+		return err
+	})
+}
+
+// parseSize reads a number with an optional unit of 1024: k, m, g, t or p,
+// followed by nothing, b or ib.
+func parseSize(s string) (int64, error) {
+	lower := strings.ToLower(strings.TrimSpace(s))
+	number := strings.TrimRight(lower, "bikmgtp")
+	unit := strings.TrimSuffix(strings.TrimSuffix(lower[len(number):], "b"), "i")
+	shift := 10 * (1 + strings.Index("kmgtp", unit))
+	switch {
+	case unit == "":
+		shift = 0
+	case len(unit) > 1 || shift == 0:
+		return 0, errors.New("unknown unit of size")
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+	if err == nil && n<<shift>>shift != n {
+		err = strconv.ErrRange
+	}
+	return n << shift, err
 }
 
 func unsigned(fs *flag.FlagSet, name string, to **uint64) {

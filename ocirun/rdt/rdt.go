@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -116,6 +117,15 @@ func (g *Group) create() error {
 			return fmt.Errorf("make a class of service: %w%s", err, g.status())
 		}
 	}
+	return g.write(lines)
+}
+
+// Update writes lines of the schemata anew; "" is none.
+func (g *Group) Update(lines ...string) error {
+	return g.write(slices.DeleteFunc(lines, func(l string) bool { return l == "" }))
+}
+
+func (g *Group) write(lines []string) error {
 	if len(lines) == 0 {
 		return nil
 	}

@@ -1,0 +1,33 @@
+package ocirun
+
+import (
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// TestDelegation: root of a user namespace manages groups inside its own, and
+// sets no limit of its own.
+func TestDelegation(t *testing.T) {
+	r := newRuntime(t)
+	if !r.cgroups.V2 {
+		t.Skip("needs cgroup v2")
+	}
+	root := busyboxRoot(t)
+	for options, want := range map[string]string{
+		"rw": "made\nin\nsh: can't create pids.max: Permission denied\n1048576\n",
+		"ro": "mkdir: can't create directory 'sub': Read-only file system\nsh: can't create sub/cgroup.procs: nonexistent directory\nsh: can't create pids.max: Read-only file system\n1048576\n",
+	} {
+		req := mapped(t, root, "cd /sys/fs/cgroup; mkdir sub && echo made; echo $$ > sub/cgroup.procs && echo in; echo 5 > pids.max; cat memory.high")
+		for i := range req.Spec.Mounts {
+			if m := &req.Spec.Mounts[i]; m.Type == "cgroup" {
+				m.Options = []string{options, "nosuid"}
+			}
+		}
+		req.Spec.Linux.Resources = &specs.LinuxResources{Unified: map[string]string{"memory.high": "1048576", "pids.max": "30"}}
+		res := mustRun(t, r, req)
+		if res.out != want {
+			t.Errorf("%s: %q", options, res.out)
+		}
+	}
+}
