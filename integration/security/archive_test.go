@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-engine/wherry/internal/testenv"
 )
 
@@ -169,9 +171,17 @@ func TestChangesRace(t *testing.T) {
 // deeper than any program recurses well: refused or done, but never at the
 // expense of others, and nothing of it stays on disk.
 func TestDeepTree(t *testing.T) {
-	d := shared(t)
+	testenv.NeedsRoot(t)
+	d := testenv.Start(t, testenv.Options{})
+	image(t, d, "probe", "")
 	cli := d.Wherry(t)
-	const depth = 30000
+	// Deeper than the daemon may open files, which is made small so that the
+	// tree need not be large.
+	const depth, files = 8000, 6000
+	few := unix.Rlimit{Cur: files, Max: files}
+	if err := unix.Prlimit(d.Pid(), unix.RLIMIT_NOFILE, &few, nil); err != nil {
+		t.Fatal(err)
+	}
 	id := cli.OK(t, "create", "-v", "/v", "probe", "/bin/sh", "-c", fmt.Sprintf("/probe deep /data/deep %d; /probe deep /v %d", depth, depth))
 	t.Cleanup(func() { cli.Try(t, "rm", "-fv", id) })
 	volume := cli.OK(t, "inspect", "-f", "{{(index .Mounts 0).Name}}", id)

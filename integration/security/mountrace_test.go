@@ -26,7 +26,7 @@ func volume(t *testing.T, cli testenv.CLI) string {
 
 // rounds is how often each race is run. A round takes some 20 ms, and a race
 // that can be won is won within a few: see each test's mutation in its comment.
-const rounds = 12
+const rounds = 10
 
 // TestMountTargetRace exchanges every special path of a starting container with
 // a symbolic link to the host, in a volume that an attacker shares with it
