@@ -281,5 +281,6 @@ func (k *keeper) cleanUp() {
 		_ = os.Remove(filepath.Join(k.execRoot, n))
 	}
 	_ = os.RemoveAll(filepath.Join(k.execRoot, "tasks"))
-	_ = os.Remove(k.execRoot) // only if nothing else is in it
+	_ = os.Remove(filepath.Join(k.execRoot, "foreign")) // of other runtimes' containers, none of which is left
+	_ = os.Remove(k.execRoot)                           // only if nothing else is in it
 }

@@ -9,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -80,12 +82,14 @@ func (c *Container) create(ctx context.Context, req *ocirun.CreateRequest, p *sp
 	var con *console
 	if p.Terminal {
 		var err error
-		if con, err = c.listen(); err != nil {
+		if con, err = c.listen(req.Width, req.Height); err != nil {
 			return nil, err
 		}
 		defer con.close()
 		args = append(args, "--console-socket", con.path)
 	}
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
 	cmd := c.command(ctx, log, append(args, c.ID)...)
 	if !p.Terminal {
 		setStreams(cmd, req.Stdin, req.Stdout, req.Stderr)
@@ -131,30 +135,35 @@ func setStreams(cmd *exec.Cmd, in, out, errs *os.File) {
 
 // runOnRoot runs a command that finds the mount root at dir, where nobody else
 // does: it has a mount namespace of its own, which ends with it, and what the
-// host unmounts goes there, too.
+// host unmounts goes there, too. It dies with this process.
 func runOnRoot(cmd *exec.Cmd, root *os.File, dir string) error {
-	started := make(chan error, 1)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	done := make(chan error, 1)
 	go func() {
 		// The thread, whose namespace nobody may meet again, ends with this
-		// goroutine: it is never unlocked.
+		// goroutine: it is never unlocked. It is the command's parent, whose end
+		// would be the command's.
 		runtime.LockOSThread()
-		started <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("private mount namespace: %w", err)
-			}
-			if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-				return fmt.Errorf("private mount namespace: %w", err)
-			}
-			if err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-				return fmt.Errorf("attach the root: %w", err)
-			}
-			return cmd.Start()
-		}()
+		if err := enterOnRoot(root, dir); err != nil {
+			done <- err
+			return
+		}
+		done <- wait(cmd.Run())
 	}()
-	if err := <-started; err != nil {
-		return err
+	return <-done
+}
+
+func enterOnRoot(root *os.File, dir string) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("private mount namespace: %w", err)
 	}
-	return cmd.Wait()
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("private mount namespace: %w", err)
+	}
+	if err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach the root: %w", err)
+	}
+	return nil
 }
 
 // specVersion is the version that all runtimes take; crun 1.8 refuses later
@@ -174,11 +183,7 @@ func (c *Container) bundle(req *ocirun.CreateRequest, host Host) (*specs.Spec, e
 		spec.Root.Readonly = r.Readonly
 	}
 	linux.Namespaces = join(linux.Namespaces, req)
-	userNS := false
-	for _, ns := range linux.Namespaces {
-		userNS = userNS || ns.Type == specs.UserNamespace
-	}
-	if !userNS {
+	if !ownUsers(req.Spec) {
 		process.Capabilities = held(process.Capabilities, host.Capabilities)
 	}
 	if err := complete(&process, req.Root, req.ResolveUser, req.User, req.Groups); err != nil {
@@ -192,6 +197,14 @@ func (c *Container) bundle(req *ocirun.CreateRequest, host Host) (*specs.Spec, e
 		addInit(&spec, host.Init)
 	}
 	return &spec, nil
+}
+
+// ownUsers tells that the container has a user namespace: in it, all
+// capabilities can be given.
+func ownUsers(spec *specs.Spec) bool {
+	return spec != nil && spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.UserNamespace
+	})
 }
 
 // join names the namespaces to be entered by descriptors of this process.

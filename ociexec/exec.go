@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/keeper/exits"
@@ -30,7 +32,9 @@ func (c *Container) Exec(ctx context.Context, req *ocirun.ExecRequest, root *os.
 	if err := complete(&p, root, req.ResolveUser, req.User, req.Groups); err != nil {
 		return nil, err
 	}
-	p.Capabilities = held(p.Capabilities, host.Capabilities)
+	if !ownUsers(req.Spec) {
+		p.Capabilities = held(p.Capabilities, host.Capabilities)
+	}
 	setSize(&p, req.Width, req.Height)
 	b, err := json.Marshal(&p)
 	if err != nil {
@@ -41,14 +45,24 @@ func (c *Container) Exec(ctx context.Context, req *ocirun.ExecRequest, root *os.
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	process, pids, log := dir+"/process.json", dir+"/pid", dir+"/log.json"
-	if err := os.WriteFile(process, b, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, processFile), b, 0o600); err != nil {
 		return nil, err
 	}
-	args := []string{"exec", "--detach", "--process", process, "--pid-file", pids}
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	return c.exec(ctx, req, &p, dir)
+}
+
+const processFile = "process.json"
+
+// exec calls the runtime, with files in dir.
+func (c *Container) exec(ctx context.Context, req *ocirun.ExecRequest, p *specs.Process, dir string) (*Process, error) {
+	log, pids := filepath.Join(dir, logFile), filepath.Join(dir, pidFile)
+	args := []string{"exec", "--detach", "--process", filepath.Join(dir, processFile), "--pid-file", pids}
 	var con *console
 	if p.Terminal {
-		if con, err = c.listen(); err != nil {
+		var err error
+		if con, err = c.listen(req.Width, req.Height); err != nil {
 			return nil, err
 		}
 		defer con.close()
@@ -62,7 +76,7 @@ func (c *Container) Exec(ctx context.Context, req *ocirun.ExecRequest, root *os.
 		return nil, c.explain(err, log, nil, "")
 	}
 	since, _ := exits.StartTime(cmd.Process.Pid)
-	if err := c.explain(cmd.Wait(), log, nil, program(&p)); err != nil {
+	if err := c.explain(wait(cmd.Wait()), log, nil, program(p)); err != nil {
 		return nil, err
 	}
 	pid, fd, err := pidfd(pids)
@@ -70,13 +84,14 @@ func (c *Container) Exec(ctx context.Context, req *ocirun.ExecRequest, root *os.
 		return nil, err
 	}
 	out := &Process{Pid: pid, PidFD: fd, Since: since}
-	if con != nil {
-		if out.Console, err = con.receive(); err != nil && fd != nil {
+	if con == nil {
+		return out, nil
+	}
+	if out.Console, err = con.receive(); err != nil {
+		if fd != nil {
 			_ = unix.PidfdSendSignal(int(fd.Fd()), unix.SIGKILL, nil, 0)
 			_ = fd.Close()
 		}
-	}
-	if err != nil && con != nil && out.Console == nil {
 		return nil, err
 	}
 	return out, nil

@@ -57,8 +57,10 @@ const (
 	rootDir    = "rootfs"
 	stateDir   = "state"
 
-	// patience is how long a runtime may take for what is no start.
-	patience = 20 * time.Second
+	// patience is how long a runtime may take for what is no start, and
+	// startPatience for what is one: large images may be slow.
+	patience      = 20 * time.Second
+	startPatience = 2 * time.Minute
 )
 
 // command prepares a call of the runtime. Its standard streams are /dev/null.
@@ -90,7 +92,16 @@ func (c *Container) callInput(ctx context.Context, stdin []byte, args ...string)
 	}
 	var out bytes.Buffer
 	cmd.Stderr = &out
-	return c.explain(cmd.Run(), log, out.Bytes(), "")
+	return c.explain(wait(cmd.Run()), log, out.Bytes(), "")
+}
+
+// wait is the error of a command that has ended, be it that something in the
+// background still holds its output.
+func wait(err error) error {
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return nil
+	}
+	return err
 }
 
 // temp makes an empty file in the directory.

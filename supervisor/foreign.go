@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
@@ -27,7 +26,8 @@ type foreign struct {
 	roots *roots
 }
 
-// foreignDir is where other runtimes' containers have their directories.
+// foreignDir is where other runtimes' containers have their directories; the
+// keeper removes it at the end.
 const foreignDir = "foreign"
 
 // runtimeFor is the runtime that a start request names.
@@ -89,7 +89,6 @@ func (f *foreign) Update(ctx context.Context, _ string, res *specs.LinuxResource
 // DeleteCgroup removes the container from its runtime, and what that forgot.
 func (f *foreign) DeleteCgroup(ctx context.Context, cgroup string) error {
 	err := f.c.Delete(ctx)
-	_ = os.Remove(filepath.Dir(f.c.Dir)) // if it was the last
 	if kerr := f.KillAll(cgroup, unix.SIGKILL); kerr != nil && !errdefs.IsNotFound(kerr) {
 		err = errors.Join(err, kerr)
 	}

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -136,6 +137,25 @@ type Runtime struct {
 	Args    []string       `json:"runtimeArgs,omitempty"`
 	Type    string         `json:"runtimeType,omitempty"`
 	Options map[string]any `json:"options,omitempty"`
+}
+
+// UnmarshalJSON refuses keys that mean nothing, but for an empty list args,
+// which tools of runtimes write.
+func (r *Runtime) UnmarshalJSON(b []byte) error {
+	type plain Runtime
+	v := struct {
+		*plain
+		Args2 []string `json:"args"`
+	}{plain: (*plain)(r)}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return err
+	}
+	if len(v.Args2) > 0 {
+		return errors.New("args has no effect: use runtimeArgs")
+	}
+	return nil
 }
 
 const (

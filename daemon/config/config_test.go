@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,6 +47,14 @@ func TestRefusals(t *testing.T) {
 		"label format":         {file: `{"labels":["a"]}`, want: "configuration validation from file failed: bad attribute format: a"},
 		"default runtime":      {file: `{"default-runtime":"zz"}`, want: "specified default runtime 'zz' does not exist"},
 		"reserved runtime":     {file: `{"runtimes":{"runc":{"path":"/x"}}}`, want: "runtime name 'runc' is reserved"},
+		"runtime of nothing":   {file: `{"runtimes":{"x":{}}}`, want: "runtime x: either a runtimeType or a path must be configured"},
+		"runtime twice":        {file: `{"runtimes":{"x":{"path":"/x","runtimeType":"io.containerd.runc.v2"}}}`, want: "cannot configure both path and runtimeType"},
+		"runtime's options":    {file: `{"runtimes":{"x":{"path":"/x","options":{"BinaryName":"/y"}}}}`, want: "options cannot be used with a path runtime"},
+		"shim's arguments":     {file: `{"runtimes":{"x":{"runtimeType":"io.containerd.runc.v2","runtimeArgs":["-x"]}}}`, want: "args cannot be used with a runtimeType runtime"},
+		"another shim":         {file: `{"runtimes":{"x":{"runtimeType":"io.containerd.kata.v2"}}}`, want: `runtimeType "io.containerd.kata.v2" is not supported`},
+		"shim's option":        {file: `{"runtimes":{"x":{"runtimeType":"io.containerd.runc.v2","options":{"ShimCgroup":"/x"}}}}`, want: "option ShimCgroup is not supported"},
+		"runtime's key":        {file: `{"runtimes":{"x":{"path":"/x","foo":1}}}`, want: "foo"},
+		"runtime's args":       {file: `{"runtimes":{"x":{"path":"/x","args":["-x"]}}}`, want: "use runtimeArgs"},
 		"ipc mode":             {file: `{"default-ipc-mode":"zz"}`, want: `default IPC mode setting (zz) is invalid; use "shareable" or "private"`},
 		"cgroupns mode":        {file: `{"default-cgroupns-mode":"z"}`, want: `default cgroup namespace mode (z) is invalid; use "host" or "private"`},
 		"size":                 {file: `{"default-shm-size":"zz"}`, want: "invalid size: 'zz'"},
@@ -112,6 +121,21 @@ func TestAccepted(t *testing.T) {
 	}
 	if len(l.Warnings) != 2 {
 		t.Errorf("warnings: %q", l.Warnings)
+	}
+}
+
+func TestRuntimes(t *testing.T) {
+	l, err := load(t, `{"default-runtime":"shim","runtimes":{
+		"path": {"path":"/x","runtimeArgs":["-a","-b"],"args":[]},
+		"shim": {"runtimeType":"io.containerd.runc.v2","options":{"BinaryName":"/y"}},
+		"same": {"runtimeType":"io.containerd.runc.v2"}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"path": "/x [-a -b]", "shim": "/y []", "same": " []"} {
+		if path, args := l.Runtimes[name].Command(); fmt.Sprint(path, " ", args) != want {
+			t.Errorf("%s is %s %q, want %s", name, path, args, want)
+		}
 	}
 }
 

@@ -54,6 +54,8 @@ var bans = []ban{
 		why: "a leaf: pure parsing"},
 	{from: "ocirun", to: []string{"api", "engine", "daemon", "supervisor", "task", "network", "image", "github.com/opencontainers/runc"},
 		why: "the runtime library knows bundles and processes, not engines"},
+	{from: "ociexec", to: []string{"api", "engine", "daemon", "supervisor", "task", "network", "image", "github.com/opencontainers/runc"},
+		why: "other runtimes' containers are bundles and processes, too"},
 	{from: "supervisor", to: []string{"api", "engine", "daemon", "image", "network", "build"},
 		why: "it outlives the daemon and depends on nothing of it"},
 	{from: "keeper", to: []string{"api", "engine", "daemon", "supervisor", "task", "ocirun"},
