@@ -1,7 +1,5 @@
 package archtest
 
-import "go/ast"
-
 // rootPackages touch, with the engine's privileges, what containers, images,
 // volumes or archives control.
 var rootPackages = []string{
@@ -21,14 +19,6 @@ type pathRule struct {
 	nofollow []string
 	// following, if set, are flags that the call must not have.
 	following []string
-}
-
-func (r *pathRule) follows(call *ast.CallExpr) bool {
-	if r.flags >= len(call.Args) {
-		return false
-	}
-	f := call.Args[r.flags]
-	return len(r.nofollow) > 0 && !mentions(f, r.nofollow...) || len(r.following) > 0 && mentions(f, r.following...)
 }
 
 // byPath are the calls that follow a path, or may. Names of our own (constants,

@@ -248,3 +248,11 @@ func mentions(e ast.Expr, names ...string) bool {
 	})
 	return found
 }
+
+func (r *pathRule) follows(call *ast.CallExpr) bool {
+	if r.flags >= len(call.Args) {
+		return false
+	}
+	f := call.Args[r.flags]
+	return len(r.nofollow) > 0 && !mentions(f, r.nofollow...) || len(r.following) > 0 && mentions(f, r.following...)
+}
