@@ -77,6 +77,9 @@ conformance: prepare static ## the OCI validation programs, with wherry-runtime 
 crash: static ## kill daemon and supervisor fifty times under load, then look for leaks
 	WHERRY_CRASH_ROUNDS=50 $(GO) test -timeout 30m -count=1 -v ./integration/crash
 
+soak: static ## make, run and remove CYCLES containers (default 50000): does anything grow?
+	WHERRY_SOAK_CYCLES=$(or $(CYCLES),50000) $(GO) test -timeout 12h -count=1 -v ./integration/soak
+
 race: ## unit tests under the race detector (needs a C compiler, compiles everything once more)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v '/integration')
 
@@ -102,4 +105,4 @@ release: ## reproducible tarballs and packages in dist/, with checksums
 clean: ## remove what was built
 	rm -rf $(BIN) dist hello/image/hello.tar
 
-.PHONY: help up down registry install uninstall deb build static hello-image test prepare unit integration conformance crash race fuzz bench lint vuln check release clean
+.PHONY: help up down registry install uninstall deb build static hello-image test prepare unit integration conformance crash soak race fuzz bench lint vuln check release clean
