@@ -356,8 +356,10 @@ func (e *engine) forget(s settings) error {
 		// The engine may not have it.
 		_, _ = e.raw("DELETE", "/images/"+s.registry+"/"+image+":latest?force=1", nil)
 	}
-	unix.Sync()
-	time.Sleep(time.Second) // what images were made of may be collected in the background
+	// What images were made of may be collected in the background; a prune waits for that.
+	if err := e.call("POST", "/images/prune", nil, nil); err != nil {
+		return err
+	}
 	unix.Sync()
 	return nil
 }
