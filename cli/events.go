@@ -27,12 +27,17 @@ func eventsCommand() command {
 		run: func(a *app, f *pflag.FlagSet) runFunc {
 			var l listFlags
 			var since, until string
+			var timing bool
 			l.addFilter(f, "")
 			f.StringVar(&l.format, "format", "", inspectFormatHelp)
 			f.StringVar(&since, "since", "", "Start with events from this time on")
 			f.StringVar(&until, "until", "", "Stop at events of this time")
+			f.BoolVar(&timing, "timing", false, "Show where the time of creating, starting and removing containers goes")
 			return func(ctx context.Context, _ []string) error {
 				q := url.Values{}
+				if timing {
+					q.Set("timing", "1")
+				}
 				setFilters(q, l.filters)
 				now := time.Now()
 				for name, v := range map[string]string{"since": since, "until": until} {
@@ -94,13 +99,35 @@ func (a *app) printEvent(m events.Message) error {
 	}
 	attrs := make([]string, 0, len(m.Actor.Attributes))
 	for k, v := range m.Actor.Attributes {
-		attrs = append(attrs, k+"="+v)
+		if k != timingAttr {
+			attrs = append(attrs, k+"="+v)
+		}
 	}
 	slices.Sort(attrs)
 	line := fmt.Sprintf("%s %s %s %s", t.Format("2006-01-02T15:04:05.000000000Z07:00"), m.Type, m.Action, m.Actor.ID)
 	if len(attrs) > 0 {
 		line += " (" + strings.Join(attrs, ", ") + ")"
 	}
-	_, err := fmt.Fprintln(a.out, line)
+	_, err := fmt.Fprintln(a.out, line+timingTable(m.Actor.Attributes[timingAttr]))
 	return err
+}
+
+// timingAttr is the attribute that --timing asks for: "PHASE=DURATION, …".
+const timingAttr = "timing"
+
+// timingTable is a line for each phase, in milliseconds.
+func timingTable(timing string) string {
+	if timing == "" {
+		return ""
+	}
+	var b strings.Builder
+	for phase := range strings.SplitSeq(timing, ", ") {
+		name, value, _ := strings.Cut(phase, "=")
+		d, err := time.ParseDuration(value)
+		if err != nil {
+			continue // of a daemon that words it differently
+		}
+		fmt.Fprintf(&b, "\n    %-32s %9.3f ms", name, float64(d.Microseconds())/1000)
+	}
+	return b.String()
 }

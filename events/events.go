@@ -10,6 +10,10 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 )
 
+// Timing is the attribute that tells where the time of an operation went. It is
+// shown to those only who ask for it.
+const Timing = "timing"
+
 // Publisher accepts events; Publish never blocks.
 type Publisher interface {
 	Publish(typ apievents.Type, action apievents.Action, actorID string, attrs map[string]string)

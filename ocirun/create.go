@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -80,10 +81,12 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, c *Co
 	if err := r.cgroupsAtBirth(b, p, c.Cgroup, req.Spec.Linux.Resources); err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
+	began := time.Now()
 	s, err := r.spawn(b)
 	if err != nil {
 		return nil, err
 	}
+	c.Phases = []Phase{{"clone", time.Since(began)}}
 	c.Pid, c.PidFD, c.conn, c.agent = s.pid, s.pidfd, s.conn, AgentOf(req, s.pid, specs.StateCreated)
 	if c.Console, err = r.handshake(ctx, s, req, p, c); err != nil {
 		s.kill()
@@ -166,6 +169,7 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 	if err := equip(req, s); err != nil {
 		return nil, err
 	}
+	born := time.Now()
 	done, err := r.enterLater(p, c.Cgroup)
 	if uid, ok := delegated(req, p); ok && err == nil {
 		err = r.cgroups.Delegate(c.Cgroup, uid)
@@ -204,11 +208,32 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 		return nil, fmt.Errorf("init sent an unexpected message %d", msg.Kind)
 	}
 	console := consoleOf(msg)
+	if err := c.addPhases(msg, time.Since(born)); err != nil {
+		closeFile(console)
+		return nil, err
+	}
 	if err := p.limits.Late(); err != nil {
 		closeFile(console)
 		return nil, err
 	}
 	return console, nil
+}
+
+// addPhases adds what init did in the time from its birth to its message: it
+// starts, while its control groups are made, and works.
+func (c *Container) addPhases(msg *wire.Message, all time.Duration) error {
+	var ready wire.Ready
+	if err := msg.Decode(&ready); err != nil {
+		return err
+	}
+	start := len(c.Phases)
+	c.Phases = append(c.Phases, Phase{"start of init", all})
+	for _, st := range ready.Steps {
+		took := time.Duration(st.Micros) * time.Microsecond
+		c.Phases = append(c.Phases, Phase{"init: " + st.Name, took})
+		c.Phases[start].Took -= took
+	}
+	return nil
 }
 
 func closeFile(f *os.File) {

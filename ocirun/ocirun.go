@@ -9,6 +9,7 @@ package ocirun
 import (
 	"os"
 	"sync"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -76,10 +77,18 @@ type Container struct {
 	// MountsBefore is for UnmountForeign; nil unless the container's mount
 	// namespace is not its own.
 	MountsBefore []int
+	// Phases are what making it consisted of, in order.
+	Phases []Phase
 
 	conn  wire.Conn // the runtime's side of the handshake
 	once  sync.Once // closes it
 	agent *Agent    // or nil
+}
+
+// Phase is a part of making a container, and how long it took.
+type Phase struct {
+	Name string
+	Took time.Duration
 }
 
 // StartError is why a process could not be executed inside its container.

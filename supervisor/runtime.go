@@ -40,6 +40,7 @@ type created struct {
 	start, abort   func() error
 	// adopted tells that it is the keeper's child and not ours.
 	adopted bool
+	phases  []ocirun.Phase
 }
 
 // process is a started exec.
@@ -57,7 +58,7 @@ func (b builtin) Create(ctx context.Context, req *ocirun.CreateRequest) (*create
 	if err != nil {
 		return nil, err
 	}
-	return &created{pid: c.Pid, pidfd: c.PidFD, console: c.Console, cgroup: c.Cgroup, start: c.Start, abort: c.Abort}, nil
+	return &created{pid: c.Pid, pidfd: c.PidFD, console: c.Console, cgroup: c.Cgroup, start: c.Start, abort: c.Abort, phases: c.Phases}, nil
 }
 
 func (b builtin) Exec(ctx context.Context, req *ocirun.ExecRequest) (*process, error) {

@@ -21,6 +21,7 @@ import (
 
 // start handles a Start request.
 func (c *conn) start(ctx context.Context, f *wire.Frame) (task.Status, error) {
+	ph := newPhases()
 	parts, err := wire.Split(f.Body, 3)
 	if err != nil {
 		return task.Status{}, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
@@ -45,6 +46,7 @@ func (c *conn) start(ctx context.Context, f *wire.Frame) (task.Status, error) {
 		c.s.unreserve(t)
 		return task.Status{}, fmt.Errorf("journal: %w", err)
 	}
+	ph.end("journal")
 	next := 0
 	if meta.NetNS {
 		t.netns = f.Take(next)
@@ -61,7 +63,7 @@ func (c *conn) start(ctx context.Context, f *wire.Frame) (task.Status, error) {
 	if t.dies {
 		t.owner = c
 	}
-	err = t.run(context.WithoutCancel(ctx), req, client)
+	err = t.run(context.WithoutCancel(ctx), req, client, ph)
 	if err != nil {
 		if client != nil {
 			client.finish()
@@ -73,6 +75,7 @@ func (c *conn) start(ctx context.Context, f *wire.Frame) (task.Status, error) {
 		c.s.ownerGone(c) // it left while we were starting
 	}
 	st, _ := t.snapshot()
+	st.Phases = ph.list
 	return st, nil
 }
 
@@ -174,8 +177,8 @@ func (s *Supervisor) unreserve(t *taskEntry) {
 
 // run starts the task's process; the caller holds op. On error nothing of the
 // run is left but what belongs to the task as such.
-func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *client) (err error) {
-	l := &launch{t: t, req: req}
+func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *client, ph *phases) (err error) {
+	l := &launch{t: t, req: req, phases: ph}
 	defer func() {
 		if err != nil {
 			l.undo(ctx)
@@ -204,6 +207,7 @@ func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *clie
 	}()
 	err = l.c.start()
 	<-recorded
+	ph.end("exec")
 	if err != nil {
 		return err
 	}
@@ -220,13 +224,14 @@ func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *clie
 
 // launch is one start under way.
 type launch struct {
-	t     *taskEntry
-	req   *task.StartRequest
-	root  *os.File
-	sink  *sink
-	pipes *pipes
-	c     *created
-	io    *ioset
+	t      *taskEntry
+	req    *task.StartRequest
+	phases *phases
+	root   *os.File
+	sink   *sink
+	pipes  *pipes
+	c      *created
+	io     *ioset
 	// started is set when the runtime was told to, be it in vain.
 	started bool
 	join    map[specs.LinuxNamespaceType]*os.File
@@ -242,6 +247,7 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 		t.mu.Lock()
 		t.hasRoot = true
 		t.mu.Unlock()
+		l.phases.end("root")
 	}
 	if l.sink, err = t.s.openSink(t.id, req.Log); err != nil {
 		return err
@@ -253,6 +259,7 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 		}
 	}
 	l.join, err = t.s.namespaces(req)
+	l.phases.end("log and streams")
 	return err
 }
 
@@ -283,6 +290,9 @@ func (l *launch) create(ctx context.Context) error {
 	}
 	var err error
 	l.c, err = t.rt.Create(ctx, cr)
+	if err == nil {
+		l.phases.add("plan", l.c.phases)
+	}
 	l.pipes.closeProc()
 	for _, f := range l.join {
 		_ = f.Close()

@@ -296,6 +296,14 @@ type Status struct {
 	LogStalled bool `json:"logStalled,omitempty"`
 	// LogError is the last error of the log writer, if any.
 	LogError string `json:"logError,omitempty"`
+	// Phases tell, in the answer to Start alone, where its time went.
+	Phases []Phase `json:"phases,omitempty"`
+}
+
+// Phase is one part of an operation.
+type Phase struct {
+	Name   string `json:"name"`
+	Micros int64  `json:"micros"`
 }
 
 // ExecStatus is a snapshot of an exec.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/wherry-engine/wherry/api/route"
+	"github.com/wherry-engine/wherry/events"
 )
 
 // Events answers GET /events.
@@ -40,11 +42,11 @@ func (h Handlers) Events(w http.ResponseWriter, r *http.Request) error {
 	mt := eventFormat(r)
 	w.Header().Set("Content-Type", mt)
 	w.WriteHeader(http.StatusOK)
-	return streamEvents(w, ch, mt == types.MediaTypeJSONSequence, !route.AtLeast(r, "1.52"))
+	return streamEvents(w, ch, mt == types.MediaTypeJSONSequence, !route.AtLeast(r, "1.52"), route.Bool(r, "timing"))
 }
 
 // streamEvents writes what the channel holds, flushing whenever it is empty.
-func streamEvents(w http.ResponseWriter, ch <-chan apievents.Message, sequence, legacy bool) error {
+func streamEvents(w http.ResponseWriter, ch <-chan apievents.Message, sequence, legacy, timing bool) error {
 	rc := http.NewResponseController(w)
 	if err := rc.Flush(); err != nil {
 		return err
@@ -56,6 +58,10 @@ func streamEvents(w http.ResponseWriter, ch <-chan apievents.Message, sequence, 
 		buf.Reset()
 		if sequence {
 			buf.WriteByte(0x1e)
+		}
+		if _, has := m.Actor.Attributes[events.Timing]; has && !timing {
+			m.Actor.Attributes = maps.Clone(m.Actor.Attributes) // others read it, too
+			delete(m.Actor.Attributes, events.Timing)
 		}
 		var v any = m
 		if legacy {

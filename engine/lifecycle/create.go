@@ -36,6 +36,7 @@ func (u undo) run(ctx context.Context) error {
 // Create makes a container from an image. InvalidArgument, NotFound (image,
 // other containers), Conflict (name), NotImplemented.
 func (e *Engine) Create(ctx context.Context, req container.CreateRequest) (container.Created, error) {
+	ph := newPhases()
 	if req.Config == nil {
 		return container.Created{}, invalid("config cannot be empty in order to create a container")
 	}
@@ -72,8 +73,9 @@ func (e *Engine) Create(ctx context.Context, req container.CreateRequest) (conta
 	if err != nil {
 		return container.Created{}, err
 	}
+	ph.end("image and checks")
 	// The client may go away; a container is made or not made.
-	if err := e.build(context.WithoutCancel(ctx), spec, img); err != nil {
+	if err := e.build(context.WithoutCancel(ctx), spec, img, ph); err != nil {
 		return container.Created{}, err
 	}
 	return container.Created{ID: spec.ID, Warnings: warnings}, nil
@@ -136,7 +138,7 @@ func (e *Engine) mountsOf(ref string) ([]container.Mount, error) {
 }
 
 // build makes everything the spec needs, or nothing.
-func (e *Engine) build(ctx context.Context, spec *container.Spec, img image.Image) (err error) {
+func (e *Engine) build(ctx context.Context, spec *container.Spec, img image.Image, ph *phases) (err error) {
 	var done undo
 	defer func() {
 		if err == nil {
@@ -167,9 +169,11 @@ func (e *Engine) build(ctx context.Context, spec *container.Spec, img image.Imag
 			return err
 		}
 	}
+	ph.end("writable layer")
 	if err := e.makeVolumes(ctx, spec, &done); err != nil {
 		return err
 	}
+	ph.end("volumes")
 	st := &container.Status{Version: formatVersion, State: container.StateCreated}
 	if err := e.saveNew(spec, st); err != nil {
 		return fmt.Errorf("save container: %w", err)
@@ -178,7 +182,8 @@ func (e *Engine) build(ctx context.Context, spec *container.Spec, img image.Imag
 	u.spec.Store(spec)
 	u.status.Store(st)
 	e.index.add(u)
-	e.emit(u, apievents.ActionCreate, nil)
+	ph.end("save")
+	e.emit(u, apievents.ActionCreate, ph.attrs())
 	return nil
 }
 

@@ -84,6 +84,7 @@ func (e *Engine) cannotRemove(u *unit, err error) error {
 
 // finishRemove gives back everything. Every step may be repeated. The caller owns u.
 func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool) error {
+	ph := newPhases()
 	s, st := u.spec.Load(), u.status.Load()
 	result := waitResult(st)
 	if st.Pid != 0 {
@@ -93,7 +94,9 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 		}
 	}
 	e.stopProbe(u)
+	ph.end("status")
 	errs := []error{e.closeNetwork(ctx, u)}
+	ph.end("network")
 	if wasUp || s.HostConfig.AutoRemove {
 		errs = append(errs, e.leaveVolumes(ctx, u))
 	}
@@ -101,6 +104,7 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 	if err := errors.Join(errs...); err != nil {
 		e.log.Error("release what a removed container held", "container", u.id, "err", err)
 	}
+	ph.end("volumes")
 	if err := e.forget(u.id); err != nil {
 		return fmt.Errorf("save the removal of container %s: %w", u.id.Short(), err)
 	}
@@ -109,6 +113,7 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 			e.log.Error("release shared memory", "container", u.id, "err", err)
 		}
 	}
+	ph.end("save")
 	e.index.remove(u)
 	e.execs.drop(u)
 	err := persist(func() error { return e.o.Tasks.Delete(ctx, string(u.id), true) })
@@ -116,7 +121,8 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 		e.log.Error("forget task", "container", u.id, "err", err)
 	}
 	u.removed(result)
-	e.emit(u, apievents.ActionDestroy, nil)
+	ph.end("task")
+	e.emit(u, apievents.ActionDestroy, ph.attrs())
 	e.reaper.do(func() { e.removeFiles(context.WithoutCancel(ctx), u.id) })
 	return nil
 }

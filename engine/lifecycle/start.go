@@ -71,7 +71,8 @@ func startable(u *unit) error {
 
 // start makes the task. The caller owns u.
 func (e *Engine) start(ctx context.Context, u *unit) error {
-	st, err := e.launch(ctx, u)
+	ph := newPhases()
+	st, err := e.launch(ctx, u, ph)
 	if err != nil {
 		return e.startFailed(u, err)
 	}
@@ -84,7 +85,8 @@ func (e *Engine) start(ctx context.Context, u *unit) error {
 	if serr != nil {
 		e.log.Error("container runs, but that could not be saved", "container", u.id, "err", serr)
 	}
-	e.emit(u, apievents.ActionStart, nil)
+	ph.end("save")
+	e.emit(u, apievents.ActionStart, ph.attrs())
 	u.forgetHealth()
 	e.startProbe(u)
 	return nil
@@ -152,14 +154,12 @@ func trimClass(err error) string {
 
 // launch prepares network, files, volumes and the configuration, and starts
 // the task; on failure all of it is undone.
-func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error) {
+func (e *Engine) launch(ctx context.Context, u *unit, ph *phases) (st task.Status, err error) {
 	var done undo
-	phases := newPhases()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, done.run(ctx))
 		}
-		phases.log(ctx, e.log, u.id)
 	}()
 	joins, err := e.joins(u)
 	if err != nil {
@@ -184,7 +184,7 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 	if net.ns != nil {
 		defer net.ns.Close()
 	}
-	phases.end("network and volumes")
+	ph.end("network and volumes")
 	files, err := e.writeFiles(u, net)
 	if err != nil {
 		return st, err
@@ -193,7 +193,7 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 	if err != nil {
 		return st, err
 	}
-	phases.end("files and spec")
+	ph.end("files and spec")
 	sf := task.StartFiles{NetNS: net.ns}
 	attach := u.takeAttach()
 	if len(attach) > 0 {
@@ -201,7 +201,7 @@ func (e *Engine) launch(ctx context.Context, u *unit) (st task.Status, err error
 		defer attach[0].conn.Close()
 	}
 	st, err = e.startTask(ctx, req, sf)
-	phases.end("task")
+	ph.add("to the supervisor and back", st.Phases)
 	if err != nil {
 		for _, a := range attach[min(1, len(attach)):] {
 			_ = a.conn.Close()

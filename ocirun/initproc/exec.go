@@ -29,7 +29,7 @@ func (s *setup) exec() error {
 	if s.console >= 0 {
 		fds = []int{s.console}
 	}
-	if err := s.conn.Send(wire.KindReady, nil, fds...); err != nil {
+	if err := s.conn.Send(wire.KindReady, &wire.Ready{Steps: s.took}, fds...); err != nil {
 		return err
 	}
 	if s.console >= 0 {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,7 @@ type setup struct {
 	cfg   wire.Config
 	fds   []int
 	stage string
+	took  []wire.Step // so far
 
 	proc    int // the host's procfs, opened before anything of the container
 	newProc int // the container's procfs
@@ -110,11 +112,15 @@ type step struct {
 }
 
 func (s *setup) steps(steps ...step) error {
+	began := time.Now()
 	for _, st := range steps {
 		s.stage = st.name
 		if err := st.do(); err != nil {
 			return err
 		}
+		now := time.Now()
+		s.took = append(s.took, wire.Step{Name: st.name, Micros: now.Sub(began).Microseconds()})
+		began = now
 	}
 	return nil
 }

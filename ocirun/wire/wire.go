@@ -62,6 +62,15 @@ const headerSize = 5
 // Conn is one end of the socket pair.
 type Conn struct{ FD int }
 
+// Ready tells what the init has done so far.
+type Ready struct{ Steps []Step }
+
+// Step is one of them, with the microseconds it took.
+type Step struct {
+	Name   string
+	Micros int64
+}
+
 // Failure is why a container or process could not be made.
 type Failure struct {
 	// Stage names what init was doing.
