@@ -61,19 +61,23 @@ func New(o Options) (*Client, error) {
 	if err := c.setDialer(); err != nil {
 		return nil, err
 	}
+	transport := &http.Transport{
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DialTLSContext:      func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		MaxIdleConnsPerHost: 6,
+		DisableCompression:  true,
+	}
 	c.http = &http.Client{
-		Transport: &http.Transport{
-			DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
-			DialTLSContext:      func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
-			MaxIdleConnsPerHost: 6,
-			DisableCompression:  true,
-		},
+		Transport: transport,
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if via[0].Method == http.MethodGet {
 				return http.ErrUseLastResponse
 			}
 			return fmt.Errorf("unexpected redirect of %s %s: %w", via[0].Method, via[0].URL.Path, errdefs.ErrInvalidArgument)
 		},
+	}
+	if strings.HasPrefix(o.Host, "unix://") {
+		c.http.Transport = &direct{dial: c.dial, next: transport}
 	}
 	return c, nil
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/wherry-engine/wherry/internal/coldjson"
 )
 
 // Request is one call of the API.
@@ -126,13 +128,11 @@ func (r Request) encode() (payload, error) {
 	if r.JSON == nil {
 		return payload{stream: r.Body}, nil
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(r.JSON); err != nil {
+	b, err := coldjson.Marshal(r.JSON)
+	if err != nil {
 		return payload{}, fmt.Errorf("encode body of %s %s: %w", r.Method, r.Path, err)
 	}
-	return payload{json: buf.Bytes()}, nil
+	return payload{json: b}, nil
 }
 
 func (c *Client) send(ctx context.Context, r Request, version string, p payload) (*http.Response, error) {

@@ -7,6 +7,7 @@
 package coldjson
 
 import (
+	"encoding"
 	"encoding/json"
 	"reflect"
 	"slices"
@@ -68,11 +69,14 @@ func collect(list []field, t reflect.Type, at []int) ([]field, bool) {
 		}
 		index := append(slices.Clip(at), i)
 		if f.Anonymous && name == "" {
-			var ok bool
-			if f.Type.Kind() != reflect.Struct {
+			t, ok := f.Type, false
+			if t.Kind() == reflect.Pointer && f.IsExported() {
+				t = t.Elem()
+			}
+			if t.Kind() != reflect.Struct || custom(t) {
 				return nil, false
 			}
-			if list, ok = collect(list, f.Type, index); !ok {
+			if list, ok = collect(list, t, index); !ok {
 				return nil, false
 			}
 			continue
@@ -88,9 +92,32 @@ func collect(list []field, t reflect.Type, at []int) ([]field, bool) {
 	return list, true
 }
 
-// custom tells whether a type may have methods that say how it is encoded.
+// of finds the member in its struct; ok is false if it is in an embedded one
+// that is not there, and absent ones are not to be made.
+func (f *field) of(v reflect.Value, create bool) (m reflect.Value, ok bool) {
+	for _, i := range f.index {
+		if v.Kind() == reflect.Pointer {
+			if v.IsNil() {
+				if !create {
+					return v, false
+				}
+				v.Set(reflect.New(v.Type().Elem()))
+			}
+			v = v.Elem()
+		}
+		v = v.Field(i)
+	}
+	return v, true
+}
+
+// custom tells whether a type has methods that say how it is encoded.
 func custom(t reflect.Type) bool {
-	return t.Name() != "" && t.PkgPath() != "" && reflect.PointerTo(t).NumMethod() > 0
+	if t.Name() == "" || t.PkgPath() == "" {
+		return false
+	}
+	p := reflect.PointerTo(t)
+	return p.NumMethod() > 0 && (p.Implements(reflect.TypeFor[json.Marshaler]()) || p.Implements(reflect.TypeFor[json.Unmarshaler]()) ||
+		p.Implements(reflect.TypeFor[encoding.TextMarshaler]()) || p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()))
 }
 
 // plain tells whether a string is written between quotes as it is.

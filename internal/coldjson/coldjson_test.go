@@ -27,8 +27,15 @@ type document struct {
 	private int
 }
 
+// Embedded is in a document by its pointer.
+type Embedded struct {
+	Inside string            `json:"inside,omitempty"`
+	Times  map[time.Time]int `json:"times,omitempty"`
+}
+
 // plainDocument is one that encoding/json is not needed for.
 type plainDocument struct {
+	*Embedded
 	Spec    *specs.Spec       `json:"spec"`
 	Time    time.Time         `json:"time"`
 	Labels  map[string]string `json:"labels"`
@@ -56,6 +63,9 @@ func fill(v reflect.Value, n *int) {
 		}
 	case reflect.Map:
 		v.Set(reflect.MakeMap(v.Type()))
+		if v.Type().Key().Kind() != reflect.String {
+			return
+		}
 		for _, key := range []string{"b", "a", "<ü>"} {
 			elem := reflect.New(v.Type().Elem()).Elem()
 			fill(elem, n)
@@ -142,6 +152,7 @@ var corpus = []string{
 	`{"spec":{"linux":{"resources":{"blockIO":{"weightDevice":[{"major":1,"minor":2,"weight":3}]}}}}}`,
 	`{"labels":{"a":"b"},"labels":{"c":"d"}}`, `{"spec":[]}`, `{"time":"nonsense"}`, `{"time":"2020-01-01T00:00:00Z"}`,
 	`{"float":1e400}`, `{"NoTag":300}`, `{"notag":3}`, `{"a":1,}`, `{"a" 1}`, `[1]`, `"x"`, `null`, ``, `{"spec":{"mounts":[{"options":null},null]}}`,
+	`{"inside":"x","times":{"2020-01-01T00:00:00Z":1}}`, `{"times":{"x":1}}`,
 	`{"any":{"x":[1]},"raw": [1, 2],"bytes":"aGk=","quoted":"12","array":[1,2,3]}`, `{"labels":{"\ud800":"\ud83d\ude00"}}`,
 }
 

@@ -93,7 +93,7 @@ func (d *decoder) object(v reflect.Value) bool {
 		if f := find(fields, name); f == nil {
 			d.peek()
 			d.skip()
-		} else if !d.value(v.FieldByIndex(f.index)) {
+		} else if m, ok := f.of(v, true); !ok || !d.value(m) {
 			return false
 		}
 		d.next(',')
@@ -118,7 +118,10 @@ func find(fields []field, name string) *field {
 
 func (d *decoder) mapping(v reflect.Value) bool {
 	t := v.Type()
-	if t.Key().Kind() != reflect.String || custom(t.Key()) || !d.next('{') {
+	if t.Key().Kind() != reflect.String || custom(t.Key()) {
+		return d.delegate(v)
+	}
+	if !d.next('{') {
 		return false
 	}
 	if v.IsNil() {

@@ -71,7 +71,10 @@ func (e *encoder) object(v reflect.Value) bool {
 	first := true
 	for i := range fields {
 		f := &fields[i]
-		m := v.FieldByIndex(f.index)
+		m, ok := f.of(v, false)
+		if !ok {
+			continue
+		}
 		if f.omitZero && custom(m.Type()) {
 			return false // it may say itself what is zero
 		}
@@ -103,7 +106,7 @@ func empty(v reflect.Value) bool {
 
 func (e *encoder) mapping(v reflect.Value) bool {
 	if v.Type().Key().Kind() != reflect.String || custom(v.Type().Key()) {
-		return false
+		return e.delegate(v)
 	}
 	keys := v.MapKeys()
 	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
