@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,31 @@ func TestEvents(t *testing.T) {
 		inOrder(t, "past", past, want)
 		contains(t, "attributes", cli.OK(t, "events", "--since", began.Format(time.RFC3339Nano), "--until", time.Now().Format(time.RFC3339Nano), "--filter", "container="+n, "--filter", "event=die"), "exitCode=137")
 	})
+}
+
+// TestEventsTiming: the time of an operation is told to those who ask, part by
+// part, down to what the init does.
+func TestEventsTiming(t *testing.T) {
+	t.Parallel()
+	d := shared(t)
+	image := d.Image(t, "busybox")
+	cli := d.Wherry(t)
+	n := name(t)
+	began := time.Now().Add(-time.Second)
+	cli.OK(t, "run", "--rm", "--name", n, image, "true")
+	past := func(options ...string) string {
+		return cli.OK(t, append([]string{"events", "--since", began.Format(time.RFC3339Nano), "--until", time.Now().Format(time.RFC3339Nano), "--filter", "container=" + n}, options...)...)
+	}
+	testenv.Eventually(t, "the last event", func() bool { return strings.Contains(past(), "destroy") })
+	table := past("--timing")
+	for _, phase := range []string{"writable layer", "network and volumes", "root", "clone", "start of init", "init: mounts", "init: pivot", "exec"} {
+		if !regexp.MustCompile(`(?m)^ +` + phase + ` +[0-9]+\.[0-9]{3} ms$`).MatchString(table) {
+			t.Errorf("no phase %q:\n%s", phase, table)
+		}
+	}
+	if out := past("--format", "json"); strings.Contains(out, "timing") {
+		t.Errorf("timing without being asked for:\n%s", out)
+	}
 }
 
 // inOrder checks that the lines contain all wanted ones in this order.

@@ -18,6 +18,7 @@ func TestRunOptions(t *testing.T) {
 	if err := os.WriteFile(envFile, []byte("FROM_FILE=yes\n# comment\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	const limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
 	tests := map[string]struct {
 		options []string
 		command string
@@ -65,11 +66,14 @@ func TestRunOptions(t *testing.T) {
 		"home of app":      {[]string{"-u", "app"}, "echo $HOME", "/home/app"},
 		"sys is read only": {nil, "touch /sys/x 2>/dev/null || echo refused", "refused"},
 		"cgroup read only": {nil, "mkdir /sys/fs/cgroup/x 2>/dev/null || echo refused", "refused"},
-		"memory and swap":  {[]string{"-m", "32m", "--memory-swap", "32m"}, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max", "33554432"},
-		"pids limit":       {[]string{"--pids-limit", "20"}, "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max", "20"},
-		"cpus":             {[]string{"--cpus", "0.5"}, "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max", "50000"},
-		"cpu shares":       {[]string{"-c", "512"}, "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || echo 512", "512"},
-		"cpuset":           {[]string{"--cpuset-cpus", "0"}, "grep Cpus_allowed_list /proc/self/status", "Cpus_allowed_list:\t0"},
+		// The least that the API takes is enough to start and to work with.
+		"little memory":           {[]string{"-m", "6m", "--memory-swap", "6m"}, "head -c 1m /dev/zero | wc -c; " + limit, "1048576\n6291456"},
+		"little memory, and init": {[]string{"-m", "6m", "--memory-swap", "6m", "--init"}, "head -c 1m /dev/zero | wc -c; " + limit, "1048576\n6291456"},
+		"memory and swap":         {[]string{"-m", "32m", "--memory-swap", "32m"}, limit, "33554432"},
+		"pids limit":              {[]string{"--pids-limit", "20"}, "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max", "20"},
+		"cpus":                    {[]string{"--cpus", "0.5"}, "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max", "50000"},
+		"cpu shares":              {[]string{"-c", "512"}, "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || echo 512", "512"},
+		"cpuset":                  {[]string{"--cpuset-cpus", "0"}, "grep Cpus_allowed_list /proc/self/status", "Cpus_allowed_list:\t0"},
 	}
 	for label, tt := range tests {
 		t.Run(label, func(t *testing.T) {
