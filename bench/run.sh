@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures Wherry beside Debian's dockerd on this machine, both on the same image: back to back, and after quiet.
+# Measures Wherry beside Debian's dockerd on this machine, both on the same image: back to back, and after quiet; its
+# runtime beside Debian's runc and crun; and its command line beside the kernel's own floor.
 # Everything it starts has roots, sockets and bridges of its own, and is removed at the end.
 # usage: run.sh [options of bench/engines]
 set -euo pipefail
@@ -93,3 +94,29 @@ engines -gap 300ms -only run,run-none,start,exec,stop "$@"
 echo
 echo "== start of the command line"
 go run ./bench/startup "$PWD/bin/wherry"
+
+go build -o "$dir/command" ./bench/command
+cc -O2 -o "$dir/floor" bench/floor/floor.c
+ours_line="wherry -H unix://$dir/wherry.sock run --rm busybox true"
+lines() { "$dir/command" -floor "$dir/floor" -scratch "$dir" "$@" "wherry=$ours_line" "dockerd=docker -H unix://$dir/dockerd.sock run --rm busybox true"; }
+echo
+echo "== whole command lines and the kernel's floor, back to back"
+lines
+echo
+echo "== the same after 300 ms of quiet"
+lines -gap 300ms -n 30
+echo
+echo "== 1,000 in a row"
+"$dir/command" -sustained 1000 "wherry=$ours_line"
+echo
+echo "== create, start and delete of a bundle"
+# A measure of its own, with nothing of an engine in it.
+go run ./bench/runtimes crun=crun runc=runc wherry=wherry-runtime
+echo
+echo "== where the time of wherry run goes (medians)"
+wherry -H "unix://$dir/wherry.sock" events --timing --since 0s >"$dir/timing" 2>/dev/null &
+events_pid=$!
+for _ in $(seq 50); do $ours_line; done
+sleep 1
+kill "$events_pid"
+go run ./bench/phases <"$dir/timing"

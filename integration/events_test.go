@@ -64,7 +64,7 @@ func TestEventsTiming(t *testing.T) {
 			t.Errorf("no phase %q:\n%s", phase, table)
 		}
 	}
-	if out := past("--format", "json"); strings.Contains(out, "timing") {
+	if out := past("--format", "json"); strings.Contains(out, `"timing":`) {
 		t.Errorf("timing without being asked for:\n%s", out)
 	}
 }

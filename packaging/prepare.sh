@@ -18,7 +18,7 @@ unpacked="docker=docker.io docker-registry=docker-registry dockerd=docker.io con
 case $what in
 fixtures) need="$fixtures" unpacked="docker-registry=docker-registry" ;;
 tests) need="$tests" ;;
-bench) need="$tests iptables=iptables" ;;
+bench) need="$tests iptables=iptables cc=build-essential" ;;
 *) echo "usage: prepare.sh tests|fixtures|bench" >&2; exit 2 ;;
 esac
 

@@ -17,6 +17,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"os/exec"
@@ -255,19 +256,14 @@ func used() (map[string]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := os.ReadFile("/proc/cgroups")
-	if err != nil {
-		return nil, err
-	}
-	u := map[string]int{"mounts": bytes.Count(mounts, []byte("\n")), "links": len(links), "namespaces": namespaces()}
-	for line := range strings.Lines(string(groups)) {
-		var name string
-		var id, count int
-		if c, _ := fmt.Sscan(line, &name, &id, &count); c == 3 {
-			u[name+" cgroups"] = count
+	groups := 0
+	err = filepath.WalkDir("/sys/fs/cgroup", func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			groups++
 		}
-	}
-	return u, nil
+		return nil // one that has just gone is not counted
+	})
+	return map[string]int{"mounts": bytes.Count(mounts, []byte("\n")), "links": len(links), "namespaces": namespaces(), "cgroups": groups}, err
 }
 
 // namespaces are those that a process lives in or has a descriptor of.
