@@ -198,7 +198,7 @@ func TestStartErrors(t *testing.T) {
 		{"empty", []string{""}, nil, 127, `exec: "": executable file not found in $PATH`},
 		{"no such file", []string{"/nope"}, nil, 127, `exec: "/nope": stat /nope: no such file or directory`},
 		{"not a directory", []string{"/etc/passwd/x"}, nil, 127, `exec: "/etc/passwd/x": stat /etc/passwd/x: not a directory`},
-		{"directory", []string{"/etc"}, nil, 126, `exec: "/etc": is a directory`},
+		{"directory", []string{"/etc"}, nil, 126, `exec: "/etc": is a directory: permission denied`},
 		{"not executable", []string{"/etc/passwd"}, nil, 126, `exec: "/etc/passwd": permission denied`},
 		{"no interpreter", []string{"/etc/script"}, nil, 127, `exec /etc/script: no such file or directory`},
 		{"format", []string{"/etc/junk"}, nil, 126, `exec /etc/junk: exec format error`},

@@ -24,6 +24,7 @@ type standby struct {
 	closed bool
 	used   int // by tests
 	work   sync.WaitGroup
+	idle   *time.Timer // discards those that nobody takes
 }
 
 const (
@@ -35,6 +36,9 @@ const (
 	// exec. It is the shorter one if no other stands by for that.
 	lingering      = 20 * time.Millisecond
 	shortLingering = 4 * time.Millisecond
+	// keepStandby is how long inits stand by for an exec that does not come.
+	// Health checks are mostly half a minute apart.
+	keepStandby = 45 * time.Second
 )
 
 // take returns an init that stands by, or nil.
@@ -77,20 +81,35 @@ func (r *Runtime) refill() {
 				made.discard()
 			default:
 				s.ready = append(s.ready, made)
+				if s.idle == nil {
+					s.idle = time.AfterFunc(keepStandby, s.dismiss)
+				} else {
+					s.idle.Reset(keepStandby)
+				}
 			}
 		})
 	}
 }
 
-func (s *standby) close() {
+// dismiss ends all that stand by.
+func (s *standby) dismiss() {
 	s.mu.Lock()
-	s.closed = true
 	ready := s.ready
 	s.ready = nil
 	s.mu.Unlock()
 	for _, init := range ready {
 		init.discard()
 	}
+}
+
+func (s *standby) close() {
+	s.mu.Lock()
+	s.closed = true
+	if s.idle != nil {
+		s.idle.Stop()
+	}
+	s.mu.Unlock()
+	s.dismiss()
 	// One that is frozen in a paused container ends when that is resumed.
 	done := make(chan struct{})
 	go func() {
