@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -59,7 +58,14 @@ func Run(ctx context.Context, o Options) error {
 	warn(o.Logger, notify.Ready())
 	o.Logger.Info("daemon is ready")
 	// What starting needed goes back to the system.
-	debug.FreeOSMemory()
+	trim()
+	quiet, stop := context.WithCancel(ctx)
+	trimming := make(chan struct{})
+	go func() {
+		defer close(trimming)
+		trimWhenQuiet(quiet)
+	}()
+	defer func() { stop(); <-trimming }()
 
 	for {
 		select {
