@@ -72,7 +72,7 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 // create completes c.
 func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, c *Container) (*Container, error) {
 	b := &birth{
-		enter: p.enter, clone: p.clone, uidMap: p.uidMap, gidMap: p.gidMap, userNS: p.userNS, extra: req.ExtraFiles,
+		enter: p.enterAtBirth(req), clone: p.clone, uidMap: p.uidMap, gidMap: p.gidMap, userNS: p.userNS, extra: req.ExtraFiles,
 		timeNS: p.timeNS, newTime: p.newTime, timeOffsets: p.timeOffsets,
 	}
 	if !p.cfg.Process.Terminal {
@@ -95,6 +95,24 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, c *Co
 		return nil, err
 	}
 	return c, nil
+}
+
+// enterAtBirth returns the namespaces that the cloning thread enters. A network
+// namespace the init can enter itself, which spares the thread; not so from
+// inside a user namespace, and not if devices are to be moved to it before.
+func (p *plan) enterAtBirth(req *CreateRequest) []nsFD {
+	if p.cfg.UserNS || p.timeNS != nil || p.newTime || len(req.Spec.Linux.NetDevices) > 0 {
+		return p.enter
+	}
+	var enter []nsFD
+	for _, ns := range p.enter {
+		if ns.flag == unix.CLONE_NEWNET {
+			p.cfg.Enter = append(p.cfg.Enter, wire.Enter{FD: p.pass(ns.fd), Flag: ns.flag})
+			continue
+		}
+		enter = append(enter, ns)
+	}
+	return enter
 }
 
 // smallMemory is a limit in bytes below which the memory that an init needs
