@@ -37,6 +37,8 @@ type plan struct {
 	timeNS      *os.File
 	newTime     bool
 	timeOffsets string
+	// unitStarted: systemd has made the container's scope.
+	unitStarted bool
 }
 
 type nsFD struct {

@@ -23,7 +23,10 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	path, err := cgroupOf(req.ID, req.Spec, req.SystemdCgroup)
+	if req.Spec == nil || req.Spec.Linux == nil {
+		return nil, invalidf("the specification lacks its linux section")
+	}
+	path, err := CgroupOf(req.ID, req.Spec.Linux.CgroupsPath, req.SystemdCgroup)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +67,9 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	}
 	if err != nil {
 		derr := r.cgroups.Delete(context.WithoutCancel(ctx), path)
+		if req.SystemdCgroup && p.unitStarted {
+			derr = errors.Join(StopUnit(req.ID, req.Spec), derr)
+		}
 		return nil, errors.Join(err, derr, UnmountForeign(req.Spec, req.Bundle, before))
 	}
 	return c, nil
@@ -78,7 +84,9 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, c *Co
 	if !p.cfg.Process.Terminal {
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
 	}
-	if err := r.cgroupsAtBirth(b, p, c.Cgroup, req.Spec.Linux.Resources); err != nil {
+	if req.SystemdCgroup {
+		p.enterLater = true // its unit begins with a process
+	} else if err := r.cgroupsAtBirth(b, p, c.Cgroup, req.Spec.Linux.Resources); err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
 	began := time.Now()
@@ -188,6 +196,11 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 		return nil, err
 	}
 	born := time.Now()
+	if req.SystemdCgroup {
+		if err := r.startUnit(p, req, s.pid); err != nil {
+			return nil, err
+		}
+	}
 	done, err := r.enterLater(p, c.Cgroup)
 	if uid, ok := delegated(req, p); ok && err == nil {
 		err = r.cgroups.Delegate(c.Cgroup, uid)

@@ -237,7 +237,7 @@ func TestRefused(t *testing.T) {
 		is     error
 		names  string
 	}{
-		{"systemd", func(q *CreateRequest) { q.SystemdCgroup = true }, errdefs.ErrNotImplemented, "systemd"},
+		{"systemd's path", func(q *CreateRequest) { q.SystemdCgroup, q.Spec.Linux.CgroupsPath = true, "/a/b" }, errdefs.ErrInvalidArgument, "SLICE:PREFIX:NAME"},
 		{"rdt", func(q *CreateRequest) { q.Spec.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, errdefs.ErrNotImplemented, "resctrl"},
 		{"network device in the host's namespace", func(q *CreateRequest) {
 			l := q.Spec.Linux

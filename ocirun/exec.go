@@ -32,9 +32,6 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	if req.PidFD == nil || req.Process == nil || req.Spec == nil || req.Spec.Linux == nil {
 		return nil, invalidf("exec: the request lacks its container or process")
 	}
-	if req.SystemdCgroup {
-		return nil, lackf("the systemd cgroup driver")
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -12,13 +12,13 @@ import (
 // outside of the container: not if its root is not that of its mount namespace,
 // it is to enter another cgroup or a time namespace, which a
 // program with several threads cannot, has a scheduling that a fork does not
-// hand down, an affinity from before it enters the cgroups, or a listener to hand over.
+// hand down, an affinity, which older kernels forget when it enters the cgroups,
+// or a listener to hand over.
 func forkable(req *ExecRequest, cfg *wire.Config) bool {
-	a := req.Process.ExecCPUAffinity
 	if _, foreign := foreignMounts(req.Spec.Linux); foreign || len(req.SubCgroups) > 0 {
 		return false
 	}
-	return !hasNamespace(req.Spec, specs.TimeNamespace) && req.Process.Scheduler == nil && (a == nil || a.Initial == "") && !cfg.Process.Notify
+	return !hasNamespace(req.Spec, specs.TimeNamespace) && req.Process.Scheduler == nil && req.Process.ExecCPUAffinity == nil && !cfg.Process.Notify
 }
 
 func hasNamespace(s *specs.Spec, typ specs.LinuxNamespaceType) bool {

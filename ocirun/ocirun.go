@@ -119,7 +119,6 @@ type ExecRequest struct {
 	ResolveUser           bool
 	User                  string
 	Groups                []string
-	SystemdCgroup         bool
 	Width, Height         uint16
 	ExtraFiles            []*os.File
 }

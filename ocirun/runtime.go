@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,10 +9,10 @@ import (
 	"path"
 	"sync"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/ocirun/cgroup"
+	"github.com/wherry-engine/wherry/ocirun/systemd"
 )
 
 // Options of a Runtime; the zero value works.
@@ -124,14 +125,16 @@ func heldCaps() (uint64, error) {
 	return held, nil
 }
 
-// cgroupOf names the container's cgroup.
-func cgroupOf(id string, spec *specs.Spec, systemd bool) (string, error) {
-	if systemd {
-		return "", lackf("the systemd cgroup driver")
+// CgroupOf names a container's cgroup from its cgroupsPath, which is a path, or
+// SLICE:PREFIX:NAME for the systemd driver. InvalidArgument.
+func CgroupOf(id, cgroupsPath string, byScope bool) (string, error) {
+	if byScope {
+		unit, err := systemd.Parse(cgroupsPath, id)
+		if err != nil {
+			return "", err
+		}
+		return unit.Cgroup()
 	}
-	name := "/" + id
-	if spec.Linux != nil && spec.Linux.CgroupsPath != "" {
-		name = path.Clean("/" + spec.Linux.CgroupsPath)
-	}
+	name := path.Clean("/" + cmp.Or(cgroupsPath, id))
 	return name, cgroup.Check(name)
 }

@@ -240,7 +240,7 @@ func (t *taskEntry) enterExec(e *execEntry, er *ocirun.ExecRequest) (closeInit f
 	if err != nil {
 		return nil, err
 	}
-	er.Spec, er.SystemdCgroup = t.spec, t.systemd
+	er.Spec = t.spec
 	er.Pid, er.PidFD, er.Cgroup = t.st.Pid, os.NewFile(uintptr(fd), "pidfd"), t.st.Cgroup
 	if t.execs == nil {
 		t.execs = map[string]*execEntry{}

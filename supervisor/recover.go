@@ -173,7 +173,7 @@ func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []strin
 	if err != nil {
 		return err
 	}
-	t.spec, t.systemd = execSpec(req.Spec), req.SystemdDriver
+	t.spec = execSpec(req.Spec)
 	sink, err := s.openSink(t.id, req.Log)
 	if err == nil {
 		err = sink.recover(ctx)

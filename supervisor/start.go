@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -276,7 +277,7 @@ func (l *launch) create(ctx context.Context) error {
 		cr.Width, cr.Height = uint16(req.Stdio.Width), uint16(req.Stdio.Height)
 	}
 	if req.Spec.Linux != nil {
-		req.Spec.Linux.CgroupsPath = cgroupOf(req)
+		req.Spec.Linux.CgroupsPath = cgroupsPath(req)
 	}
 	if t.netns >= 0 {
 		fd, err := unix.FcntlInt(uintptr(t.netns), unix.F_DUPFD_CLOEXEC, 0)
@@ -316,13 +317,27 @@ func (l *launch) create(ctx context.Context) error {
 	return nil
 }
 
-// cgroupOf names the task's cgroup: as the specification says, or below the
-// parent.
-func cgroupOf(req *task.StartRequest) string {
-	if l := req.Spec.Linux; l != nil && l.CgroupsPath != "" {
-		return path.Clean("/" + l.CgroupsPath)
+// cgroupsPath of the task: as the specification says, or below the parent. For
+// the systemd driver that is a slice, with a scope for the container.
+func cgroupsPath(req *task.StartRequest) string {
+	l := req.Spec.Linux
+	switch {
+	case l != nil && l.CgroupsPath != "":
+		return l.CgroupsPath
+	case !req.SystemdDriver:
+		return path.Join("/", req.CgroupParent, req.ID)
 	}
-	return path.Join("/", req.CgroupParent, req.ID)
+	slice := req.CgroupParent
+	if !strings.HasSuffix(slice, ".slice") {
+		slice = "" // that of the driver
+	}
+	return slice + ":wherry:" + req.ID
+}
+
+// cgroupOf names the task's cgroup. One that cannot be is refused by the runtime.
+func cgroupOf(req *task.StartRequest) string {
+	name, _ := ocirun.CgroupOf(req.ID, cgroupsPath(req), req.SystemdDriver)
+	return name
 }
 
 // publish enters the process in the task.
@@ -338,7 +353,7 @@ func (l *launch) publish() error {
 	// The moment is that before the process, which may be quick.
 	t.st = task.Status{ID: t.id, Pid: l.c.pid, Cgroup: l.c.cgroup, Restarts: restarts, StartedAt: time.Now()}
 	t.pidfd, t.io, t.noStdin = pidfd, l.io, false
-	t.spec, t.systemd = execSpec(l.req.Spec), l.req.SystemdDriver
+	t.spec = execSpec(l.req.Spec)
 	t.shared = !hasNamespace(l.req.Spec, specs.PIDNamespace)
 	return nil
 }

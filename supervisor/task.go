@@ -35,8 +35,7 @@ type taskEntry struct {
 	mu       sync.Mutex
 	st       task.Status // State "": never ran yet
 	spec     *specs.Spec // what execs need of it, while it runs
-	systemd  bool
-	start    uint64 // start time of st.Pid
+	start    uint64      // start time of st.Pid
 	policy   task.RestartPolicy
 	stdio    task.Stdio
 	pidfd    int // -1 if it does not run

@@ -104,7 +104,7 @@ func TestPidsLimit(t *testing.T) {
 
 func TestWeight(t *testing.T) {
 	for shares, want := range map[uint64]uint64{0: 1, 2: 1, 1024: 100, 262144: 10000, 1 << 40: 10000} {
-		if got := weight(shares); got != want {
+		if got := Weight(shares); got != want {
 			t.Errorf("%d: got %d, want %d", shares, got, want)
 		}
 	}

@@ -129,7 +129,7 @@ func cpuV2(l *list, c *specs.LinuxCPU) error {
 		l.late("", "cpu.idle", i64(*c.Idle))
 	}
 	if c.Shares != nil && *c.Shares != 0 && (c.Idle == nil || *c.Idle == 0) {
-		l.add("", "cpu.weight", u64(weight(*c.Shares)))
+		l.add("", "cpu.weight", u64(Weight(*c.Shares)))
 	}
 	quota, period := "", ""
 	if c.Quota != nil && *c.Quota != 0 {
@@ -152,10 +152,10 @@ func cpuV2(l *list, c *specs.LinuxCPU) error {
 	return nil
 }
 
-// weight maps shares (2 … 262144, 1024 by default) to a v2 weight (1 … 10000,
+// Weight maps shares (2 … 262144, 1024 by default) to a v2 weight (1 … 10000,
 // 100 by default) along the curve through those three points in the logarithms,
 // as the other runtimes do since 2025.
-func weight(shares uint64) uint64 {
+func Weight(shares uint64) uint64 {
 	shares = max(2, min(shares, 262144))
 	l := math.Log2(float64(shares))
 	w := math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34))

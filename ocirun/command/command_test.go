@@ -242,7 +242,7 @@ func TestBadInput(t *testing.T) {
 	b.want(1, "invalid container name", "state", "../x")
 	b.want(1, "missing", "start")
 	b.want(1, "unknown signal", "kill", "c1", "FOO")
-	b.want(1, "systemd", "--systemd-cgroup", "create", "-b", b.bundle, "c1")
+	b.want(1, "SLICE:PREFIX:NAME", "--systemd-cgroup", "create", "-b", b.bundle, "c1")
 	b.want(1, "config.json", "create", "-b", "/", "c1")
 	b.want(0, "ociVersionMin", "features")
 	b.want(0, "version", "--version")

@@ -144,6 +144,9 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	if err := g.publish(r, c, o); err != nil {
 		err = errors.Join(err, unix.Kill(c.Pid, unix.SIGKILL))
 		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
+		if g.systemdCgroup {
+			err = errors.Join(err, ocirun.StopUnit(id, s))
+		}
 		return nil, nil, errors.Join(err, rt.DeleteCgroup(ctx, c.Cgroup), ocirun.DeleteRdt(id, s), ocirun.UnmountForeign(s, bundle, c.MountsBefore))
 	}
 	return c, r, nil
@@ -157,7 +160,7 @@ func (g *globals) prepare(c *ocirun.Container, s *specs.Spec, bundle string) (*r
 	}
 	r := &record{
 		Version: recordVersion, ID: c.ID, Pid: c.Pid, Born: ticks, Bundle: bundle, Cgroup: c.Cgroup, Created: time.Now().UTC(), Spec: s,
-		MountsBefore: c.MountsBefore,
+		MountsBefore: c.MountsBefore, Systemd: g.systemdCgroup,
 	}
 	return r, g.write(r)
 }

@@ -52,6 +52,11 @@ func (g *globals) remove(ctx context.Context, rt *ocirun.Runtime, r *record, for
 			return err
 		}
 	}
+	if r.Systemd {
+		if err := ocirun.StopUnit(r.ID, r.Spec); err != nil {
+			return err
+		}
+	}
 	if err := rt.DeleteCgroup(ctx, r.Cgroup); err != nil {
 		return err
 	}

@@ -120,7 +120,7 @@ func (g *globals) exec(ctx context.Context, id string, args []string, o *execOpt
 	}
 	proc, err := rt.Exec(ctx, &ocirun.ExecRequest{
 		ID: r.ID, Bundle: r.Bundle, Pid: r.Pid, PidFD: pidfd, Spec: r.Spec, Process: p, Cgroup: r.Cgroup, SubCgroups: o.cgroups, ExtraFiles: extra,
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SystemdCgroup: g.systemdCgroup,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	})
 	var se *ocirun.StartError
 	if errors.As(err, &se) && !o.detach {

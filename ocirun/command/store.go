@@ -28,6 +28,8 @@ type record struct {
 	Bundle  string    `json:"bundle"`
 	Cgroup  string    `json:"cgroup"`
 	Created time.Time `json:"created"`
+	// Systemd is set for the systemd cgroup driver.
+	Systemd bool `json:"systemd,omitempty"`
 	// MountsBefore is ocirun.Container's.
 	MountsBefore []int `json:"mountsBefore,omitempty"`
 	// Spec as it was when the container was created.

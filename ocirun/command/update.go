@@ -74,6 +74,11 @@ func update(ctx context.Context, g *globals, args []string) error {
 			return err
 		}
 	}
+	if r.Systemd {
+		if err := rt.UpdateUnit(id, r.Spec, &res); err != nil {
+			return err
+		}
+	}
 	return rt.Update(ctx, r.Cgroup, &res)
 }
 

@@ -1,0 +1,216 @@
+package systemd
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const infinity = uint64(math.MaxUint64)
+
+// Properties says resources in systemd's terms (systemd.resource-control(5)), as
+// far as it has them: it writes the limits of a unit anew when its configuration
+// is loaded again, and would undo those it does not know. All limits are also
+// written to the cgroup by us. weight maps shares of processor time to v2's.
+func Properties(v2 bool, res *specs.LinuxResources, weight func(shares uint64) uint64) []Property {
+	if res == nil {
+		return nil
+	}
+	var out []Property
+	add := func(name string, v any) { out = append(out, Property{name, v}) }
+	if m := res.Memory; m != nil {
+		limit := "MemoryLimit"
+		if v2 {
+			limit = "MemoryMax"
+			if m.Reservation != nil && *m.Reservation != 0 {
+				add("MemoryLow", orInfinity(*m.Reservation))
+			}
+			if m.Swap != nil && m.Limit != nil && *m.Swap >= *m.Limit && *m.Limit > 0 {
+				add("MemorySwapMax", uint64(*m.Swap-*m.Limit))
+			} else if m.Swap != nil && *m.Swap < 0 {
+				add("MemorySwapMax", infinity)
+			}
+		}
+		if m.Limit != nil && *m.Limit != 0 {
+			add(limit, orInfinity(*m.Limit))
+		}
+	}
+	if res.CPU != nil {
+		out = append(out, cpu(v2, res.CPU, weight)...)
+	}
+	if p := res.Pids; p != nil && p.Limit != nil {
+		add("TasksMax", max(1, orInfinity(*p.Limit))) // 0 is none to systemd
+	}
+	if b := res.BlockIO; b != nil && b.Weight != nil && *b.Weight != 0 && !v2 {
+		add("BlockIOWeight", uint64(*b.Weight))
+	}
+	for key, value := range res.Unified {
+		if p, ok := unified(key, value); ok && v2 {
+			out = append(out, p)
+		}
+	}
+	return append(out, devices(res.Devices)...)
+}
+
+func orInfinity(n int64) uint64 {
+	if n < 0 {
+		return infinity
+	}
+	return uint64(n)
+}
+
+func cpu(v2 bool, c *specs.LinuxCPU, weight func(uint64) uint64) []Property {
+	var out []Property
+	if c.Shares != nil && *c.Shares != 0 {
+		if v2 {
+			out = append(out, Property{"CPUWeight", weight(*c.Shares)})
+		} else {
+			out = append(out, Property{"CPUShares", *c.Shares})
+		}
+	}
+	period := uint64(100000)
+	if c.Period != nil && *c.Period != 0 {
+		period = *c.Period
+		out = append(out, Property{"CPUQuotaPeriodUSec", period})
+	}
+	if c.Quota != nil && *c.Quota != 0 {
+		perSecond := infinity
+		if *c.Quota > 0 {
+			// systemd rounds to hundredths of a second, and never up.
+			const step = 10000
+			perSecond = (uint64(*c.Quota)*1e6/period + step - 1) / step * step
+		}
+		out = append(out, Property{"CPUQuotaPerSecUSec", perSecond})
+	}
+	if v2 {
+		for name, list := range map[string]string{"AllowedCPUs": c.Cpus, "AllowedMemoryNodes": c.Mems} {
+			if bits, ok := bitmap(list); ok {
+				out = append(out, Property{name, bits})
+			}
+		}
+	}
+	return out
+}
+
+// bitmap of a list such as "0-3,7".
+func bitmap(list string) ([]byte, bool) {
+	var out []byte
+	for part := range strings.SplitSeq(list, ",") {
+		from, to, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			to = from
+		}
+		lo, err := strconv.ParseUint(from, 10, 13)
+		if err != nil {
+			return nil, false // the kernel will say what is wrong
+		}
+		hi, err := strconv.ParseUint(to, 10, 13)
+		if err != nil {
+			return nil, false
+		}
+		for n := lo; n <= hi; n++ {
+			for uint64(len(out)) <= n/8 {
+				out = append(out, 0)
+			}
+			out[n/8] |= 1 << (n % 8)
+		}
+	}
+	return out, len(out) > 0
+}
+
+// unified keys that systemd has a property for.
+func unified(key, value string) (Property, bool) {
+	name := map[string]string{
+		"memory.max": "MemoryMax", "memory.high": "MemoryHigh", "memory.low": "MemoryLow", "memory.min": "MemoryMin", "memory.swap.max": "MemorySwapMax",
+		"cpu.weight": "CPUWeight", "pids.max": "TasksMax", "cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes",
+	}[key]
+	if name == "" {
+		return Property{}, false
+	}
+	if strings.HasPrefix(key, "cpuset.") {
+		bits, ok := bitmap(value)
+		return Property{name, bits}, ok
+	}
+	if value == "max" {
+		return Property{name, infinity}, true
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+	return Property{name, n}, err == nil
+}
+
+// devices says rules that begin by denying everything and then allow some;
+// others systemd cannot express, and it leaves the devices alone.
+func devices(rules []specs.LinuxDeviceCgroup) []Property {
+	start := -1
+	for i, r := range rules {
+		if !r.Allow && (r.Type == "" || r.Type == "a") && every(r.Major) && every(r.Minor) {
+			start = i
+		}
+	}
+	if start < 0 {
+		return nil
+	}
+	allow := []Pair{}
+	for _, r := range rules[start+1:] {
+		if !r.Allow {
+			return nil
+		}
+		access := r.Access
+		if access == "" {
+			access = "rwm"
+		}
+		types := []string{"char", "block"}
+		switch r.Type {
+		case "c":
+			types = types[:1]
+		case "b":
+			types = types[1:]
+		}
+		for _, t := range types {
+			for _, name := range deviceNames(t, r.Major, r.Minor) {
+				allow = append(allow, Pair{name, access})
+			}
+		}
+	}
+	return []Property{{"DevicePolicy", "strict"}, {"DeviceAllow", allow}}
+}
+
+func every(n *int64) bool { return n == nil || *n < 0 }
+
+// deviceNames as systemd takes them: a group of /proc/devices, or a link's name.
+func deviceNames(typ string, major, minor *int64) []string {
+	switch {
+	case every(major):
+		return []string{typ + "-*"} // a minor number of any major one has no name
+	case every(minor):
+		var out []string
+		for _, group := range groups(typ, *major) {
+			out = append(out, typ+"-"+group)
+		}
+		return out
+	}
+	return []string{fmt.Sprintf("/dev/%s/%d:%d", typ, *major, *minor)}
+}
+
+// groups of devices with a major number.
+func groups(typ string, major int64) []string {
+	b, err := os.ReadFile("/proc/devices")
+	if err != nil {
+		return nil
+	}
+	section, out := "", []string(nil)
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) == 2 && f[1] == "devices:":
+			section = map[string]string{"Character": "char", "Block": "block"}[f[0]]
+		case len(f) == 2 && section == typ && f[0] == strconv.FormatInt(major, 10):
+			out = append(out, f[1])
+		}
+	}
+	return out
+}
