@@ -120,7 +120,7 @@ func discarded(h *apicontainer.HostConfig) (warnings []string) {
 	return warnings
 }
 
-// resolveModes replaces names in container:NAME modes by IDs. NotFound.
+// resolveModes replaces names in container:NAME modes by IDs. InvalidArgument.
 func (e *Engine) resolveModes(h *apicontainer.HostConfig) error {
 	if h.NetworkMode.IsContainer() {
 		m, err := e.reference(h.NetworkMode.ConnectedContainer(), "joining network namespace of container")

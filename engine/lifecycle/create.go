@@ -203,13 +203,14 @@ func (e *Engine) takeName(spec *container.Spec) error {
 	return e.index.reserve(spec.Name, spec.ID)
 }
 
-// checkReference finds the container that a mode such as container:x names,
-// and returns the mode with its full ID. NotFound, InvalidArgument.
+// reference finds the container that a mode such as container:x names, and
+// returns the mode with its full ID. InvalidArgument: clients take NotFound
+// for the image, which they would pull.
 func (e *Engine) reference(mode, what string) (string, error) {
 	u, err := e.index.find(mode)
 	if err != nil {
 		if errdefs.IsNotFound(err) {
-			return "", errdefs.ErrNotFound.WithMessage(fmt.Sprintf("%s: %v", what, err))
+			return "", errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("%s: %v", what, err))
 		}
 		return "", err
 	}
