@@ -60,9 +60,11 @@ func TestTerminal(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		term.Expect("43 133")
-		term.Type("sleep 100\r")
+		term.Type("echo nap''time; sleep 100\r")
+		term.Expect("naptime")
 		time.Sleep(200 * time.Millisecond)
 		term.Type("\x03") // interrupts sleep, not the shell
+		term.Expect("^C")
 		term.Type("exit 7\r")
 		if code := term.Exit(); code != 7 {
 			t.Errorf("exit code %d, want 7", code)
