@@ -103,6 +103,22 @@ func TestOutput(t *testing.T) {
 		}, "stat -c %a /root; stat -c %a /nothing/there", "700\n1777\n"},
 		{"tmpfs with a copy of what was there", mount(specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "ro"}}),
 			"head -c 4 /etc/passwd; echo; touch /etc/x 2>&1", "root\ntouch: /etc/x: Read-only file system\n"},
+		{"options of the file system", func(q *CreateRequest) {
+			q.Spec.Mounts = append(q.Spec.Mounts,
+				specs.Mount{Destination: "/m1", Type: "tmpfs", Source: "tmpfs", Options: []string{"sync", "dirsync", "lazytime", "silent", "noiversion", "nosuid", "size=64k"}},
+				specs.Mount{Destination: "/m2", Type: "tmpfs", Source: "tmpfs", Options: []string{"iversion", "async", "loud", "nodev", "ro", "size=32k"}},
+				specs.Mount{Destination: "/m1", Type: "tmpfs", Source: "tmpfs", Options: []string{"remount", "size=128k", "async", "noexec"}},
+			)
+		}, "grep -E ' /m[12] ' /proc/self/mounts | cut -d' ' -f2,4 | sed 's/,inode64//; s/,relatime//; s/,mode=[0-7]*//'",
+			"/m1 rw,dirsync,lazytime,nosuid,noexec,size=128k\n/m2 ro,nodev,size=32k\n"},
+		{"propagation of the root", func(q *CreateRequest) { q.Spec.Linux.RootfsPropagation = "shared" },
+			"grep -E '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ' /proc/self/mountinfo | grep -c shared:; mount -t tmpfs x /tmp 2>&1 | grep -c denied", "1\n1\n"},
+		{"recursive options", func(q *CreateRequest) {
+			q.Spec.Mounts = append(q.Spec.Mounts,
+				specs.Mount{Destination: "/tree", Type: "tmpfs", Source: "tmpfs"}, specs.Mount{Destination: "/tree/below", Type: "tmpfs", Source: "tmpfs"},
+				specs.Mount{Destination: "/tree", Type: "none", Source: "none", Options: []string{"remount", "bind", "rro", "rnosuid", "rnodev", "rnoexec", "rnoatime", "rnosymfollow"}})
+		}, "grep -E ' /tree(/below)? ' /proc/self/mounts | cut -d' ' -f2,4 | sed 's/,inode64//; s/,mode=[0-7]*//'",
+			"/tree ro,nosuid,nodev,noexec,noatime,nosymfollow\n/tree/below ro,nosuid,nodev,noexec,noatime,nosymfollow\n"},
 		{"sysctl", func(q *CreateRequest) {
 			q.Spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1", "net/ipv4/conf/lo/forwarding": "1"}
 		}, "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced", "1\n1\n"},

@@ -92,7 +92,7 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			w.SourceFD = p.pass(int(tree.Fd()))
 		}
 		if w.IDMapFD == -2 {
-			ns, err := r.mountIDs(m, req.Spec.Linux)
+			ns, err := r.mountIDs(m, req.Spec.Linux, p.userNS)
 			if err != nil {
 				return err
 			}

@@ -88,7 +88,7 @@ func UnmountForeign(spec *specs.Spec, bundle string, keep []int) error {
 			if slices.Contains(keep, m.id) {
 				continue
 			}
-			if err := unix.Unmount(m.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			if err := unmountAt(m.point); err != nil {
 				return fmt.Errorf("unmount %s: %w", m.point, err)
 			}
 		}
@@ -96,6 +96,25 @@ func UnmountForeign(spec *specs.Spec, bundle string, keep []int) error {
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	return err
+}
+
+// unmountAt follows no link: the container, whose processes may be alive, can put
+// some where there were directories.
+func unmountAt(point string) error {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
+	fd, err := unix.Openat2(unix.AT_FDCWD, point, &how)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		return nil // not where it was
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", fd), unix.MNT_DETACH)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // went with the one it was on
 	}
 	return err
 }

@@ -135,6 +135,9 @@ func parseMount(m *specs.Mount) (wire.Mount, error) {
 func finishMount(w *wire.Mount, m *specs.Mount, data []string, remount bool) (wire.Mount, error) {
 	switch {
 	case remount:
+		if w.Kind != wire.MountBind { // with bind, the flags of the mount alone
+			w.Data = withoutNoops(w, data)
+		}
 		w.Kind = wire.MountRemount
 	case w.Kind == wire.MountBind:
 		for _, d := range data {
@@ -157,12 +160,27 @@ func finishMount(w *wire.Mount, m *specs.Mount, data []string, remount bool) (wi
 	case m.Type == "":
 		return *w, fmt.Errorf("mount at %s: no type given: %w", m.Destination, errdefs.ErrInvalidArgument)
 	default:
-		w.Data = data
+		w.Data = withoutNoops(w, data)
 	}
 	if w.CopyUp && m.Type != "tmpfs" {
 		return *w, fmt.Errorf("mount at %s: tmpcopyup is for tmpfs only: %w", m.Destination, errdefs.ErrInvalidArgument)
 	}
 	return *w, nil
+}
+
+// withoutNoops takes options out that say how mount(2) is to be called, or what
+// is so anyway, and that file systems do not know.
+func withoutNoops(w *wire.Mount, data []string) []string {
+	return slices.DeleteFunc(data, func(o string) bool {
+		switch o {
+		case "iversion":
+			w.IVersion = true
+			return true
+		case "silent", "loud", "noiversion", "acl":
+			return true
+		}
+		return false
+	})
 }
 
 // superblockOption: flags of the file system, without meaning for a bind mount.
@@ -181,6 +199,7 @@ func MountOptions() []string {
 		"relatime ro rw strictatime suid symfollow") {
 		out = append(out, o, "r"+o)
 	}
+	out = append(out, strings.Fields("async dirsync iversion lazytime loud mand noiversion nolazytime nomand silent sync")...)
 	out = append(out, strings.Fields("bind defaults idmap private rbind remount ridmap rprivate rshared rslave runbindable shared slave tmpcopyup unbindable")...)
 	slices.Sort(out)
 	return out

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -201,10 +202,13 @@ func kernelLog(fs int) string {
 }
 
 // mountIDs makes the user namespace whose mapping an idmapped mount takes.
-func (r *Runtime) mountIDs(m *specs.Mount, l *specs.Linux) (*os.File, error) {
+func (r *Runtime) mountIDs(m *specs.Mount, l *specs.Linux, userNS *os.File) (*os.File, error) {
 	uids, gids := m.UIDMappings, m.GIDMappings
 	if len(uids) == 0 {
 		uids, gids = l.UIDMappings, l.GIDMappings
+	}
+	if len(uids) == 0 && userNS != nil { // the container's, which is joined
+		return os.Open("/proc/self/fd/" + strconv.Itoa(int(userNS.Fd())))
 	}
 	if len(uids) == 0 || len(gids) == 0 {
 		return nil, invalidf("mount at %s: an idmapped mount needs mappings", m.Destination)

@@ -38,6 +38,9 @@ func (s *setup) mount(m *wire.Mount) error {
 	case wire.MountRemount:
 		return s.remount(m)
 	}
+	if m.IVersion {
+		return s.mountByCall(m)
+	}
 	fd, err := newMount(m.Type, m.Source, s.withMode(m), s.initialAttr(m))
 	if err != nil {
 		return err
@@ -69,6 +72,24 @@ func (s *setup) mount(m *wire.Mount) error {
 		s.newProc = fd
 	}
 	return nil
+}
+
+// mountByCall makes a mount by mount(2), for a flag that the calls by descriptor
+// do not have.
+func (s *setup) mountByCall(m *wire.Mount) error {
+	target, err := s.mountPoint(m)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	place := "/proc/self/fd/" + itoa(target)
+	if err := unix.Mount(m.Source, place, m.Type, unix.MS_I_VERSION, strings.Join(s.withMode(m), ",")); err != nil {
+		return fmt.Errorf("mount with iversion: %w", err)
+	}
+	if m.CopyUp {
+		return errors.New("tmpcopyup together with iversion")
+	}
+	return s.remount(m)
 }
 
 // withMode gives a tmpfs the mode of the directory it covers, unless another
@@ -136,16 +157,8 @@ func newMount(typ, source string, data []string, attr int) (int, error) {
 			return -1, fsError(fs, "source", err)
 		}
 	}
-	for _, d := range data {
-		key, value, has := strings.Cut(d, "=")
-		if has {
-			err = unix.FsconfigSetString(fs, key, value)
-		} else {
-			err = unix.FsconfigSetFlag(fs, key)
-		}
-		if err != nil {
-			return -1, fsError(fs, "option "+d, err)
-		}
+	if err := setOptions(fs, data); err != nil {
+		return -1, err
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fsError(fs, "create "+typ, err)
@@ -155,6 +168,21 @@ func newMount(typ, source string, data []string, attr int) (int, error) {
 		return -1, fsError(fs, "mount "+typ, err)
 	}
 	return fd, nil
+}
+
+func setOptions(fs int, data []string) (err error) {
+	for _, d := range data {
+		key, value, has := strings.Cut(d, "=")
+		if has {
+			err = unix.FsconfigSetString(fs, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(fs, key)
+		}
+		if err != nil {
+			return fsError(fs, "option "+d, err)
+		}
+	}
+	return nil
 }
 
 // fsError adds what the kernel had to say.
@@ -225,7 +253,7 @@ func (s *setup) finish(m *wire.Mount, fd int) error {
 			return fmt.Errorf("map ids: %w", err)
 		}
 	}
-	if set, clr := m.Set, m.Clear; set|clr != 0 && (m.Kind != wire.MountFS || m.CopyUp) {
+	if set, clr := m.Set, m.Clear; set|clr != 0 && (m.Kind != wire.MountFS || m.CopyUp || m.IVersion) {
 		if err := mountSetattr(fd, false, &unix.MountAttr{Attr_set: set, Attr_clr: clr}); err != nil {
 			return fmt.Errorf("set flags: %w", err)
 		}
@@ -251,7 +279,28 @@ func (s *setup) remount(m *wire.Mount) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if m.Kind == wire.MountRemount && len(m.Data) > 0 {
+		if err := reconfigure(fd, m.Data); err != nil {
+			return err
+		}
+	}
 	return s.finish(m, fd)
+}
+
+// reconfigure changes options of a mounted file system.
+func reconfigure(mount int, data []string) error {
+	fs, err := unix.Fspick(mount, "", unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH)
+	if err != nil {
+		return fmt.Errorf("pick the file system: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := setOptions(fs, data); err != nil {
+		return err
+	}
+	if err := unix.FsconfigReconfigure(fs); err != nil {
+		return fsError(fs, "change options", err)
+	}
+	return nil
 }
 
 func mountSetattr(fd int, recursive bool, attr *unix.MountAttr) error {

@@ -107,6 +107,7 @@ type Mount struct {
 	// those of the mount and all below.
 	Set, Clear, RecSet, RecClear uint64
 	Propagation                  []uint64 // MS_ flags, applied in order
+	IVersion                     bool     // count changes of inodes: a flag of mount(2) alone
 	CopyUp                       bool     // tmpfs begins with what the root has there
 	NoFollow                     bool     // the target's last component is taken as it is
 	// IDMapFD is a user namespace whose mapping the mount takes, or -1.
