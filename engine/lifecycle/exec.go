@@ -160,7 +160,9 @@ func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecReque
 	if err != nil {
 		code, xerr := explain(execError{err})
 		e.execs.finish(ex, code)
-		if !errdefs.IsInvalidArgument(err) && e.isEnding(ctx, u, pid) {
+		// Nobody is told why a health check failed that ends with its container;
+		// the container's owner may be waiting for it.
+		if !ex.probe && !errdefs.IsInvalidArgument(err) && e.isEnding(ctx, u, pid) {
 			return st, notRunning(u)
 		}
 		return st, xerr

@@ -37,6 +37,8 @@ type world struct {
 	laid  *fakeLayers
 	vols  *fakeVolumes
 	bus   *recorder
+	// exec, if set, is what becomes of execs.
+	exec func(ctx context.Context) error
 }
 
 func newWorld(t *testing.T) *world {
@@ -57,7 +59,7 @@ func (w *world) engine() (e *Engine, stop func()) {
 		w.t.Fatal(err)
 	}
 	e, err = New(Options{
-		DataRoot: w.dir, State: st, Tasks: withNetNS{w.tasks}, Images: fakeImages{}, Layers: w.laid, Networks: fakeNetworks{},
+		DataRoot: w.dir, State: st, Tasks: withNetNS{w.tasks, w}, Images: fakeImages{}, Layers: w.laid, Networks: fakeNetworks{},
 		Sandboxes: w.nets, Volumes: w.vols, Events: w.bus,
 		LogReader: func(string, string, map[string]string) (logs.Reader, error) { return noLogs{}, nil },
 	})
@@ -105,7 +107,17 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // withNetNS keeps a namespace for every task, which mem does not.
-type withNetNS struct{ *mem.Service }
+type withNetNS struct {
+	*mem.Service
+	w *world
+}
+
+func (s withNetNS) Exec(ctx context.Context, req task.ExecRequest, conn *os.File) (task.ExecStatus, error) {
+	if s.w.exec != nil {
+		return task.ExecStatus{}, s.w.exec(ctx)
+	}
+	return s.Service.Exec(ctx, req, conn)
+}
 
 func (withNetNS) NetNS(context.Context, string) (*os.File, error) { return os.Open(os.DevNull) }
 

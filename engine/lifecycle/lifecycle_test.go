@@ -1,11 +1,15 @@
 package lifecycle
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
@@ -72,6 +76,40 @@ func TestLife(t *testing.T) {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 	eventually(t, "layer removed", func() bool { return w.laid.count() == 0 })
+}
+
+// TestRemoveDuringProbe removes a container whose health check ends with it:
+// the check must not wait for whoever removes and waits for it.
+func TestRemoveDuringProbe(t *testing.T) {
+	w := newWorld(t)
+	begun := make(chan struct{})
+	var once sync.Once
+	w.exec = func(ctx context.Context) error {
+		once.Do(func() { close(begun) })
+		<-ctx.Done()
+		return fmt.Errorf("the container has ended: %w", errdefs.ErrFailedPrecondition)
+	}
+	e, _ := w.engine()
+	req := request("checked", "sleep", "9")
+	req.Config.Healthcheck = &apicontainer.HealthConfig{Test: []string{"CMD", "true"}, Interval: time.Millisecond}
+	id := create(t, e, req)
+	if err := e.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	removed := make(chan error, 1)
+	go func() { removed <- e.Delete(t.Context(), id, container.DeleteRequest{Force: true}) }()
+	eventually(t, "the container is removed", func() bool {
+		select {
+		case err := <-removed:
+			if err != nil {
+				t.Error(err)
+			}
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 func TestNames(t *testing.T) {
