@@ -291,6 +291,31 @@ func TestRuntimesConfigured(t *testing.T) {
 	equal(t, "ours by its name", cli.OK(t, "run", "--rm", "--runtime", "wherry", image, "echo", "three"), "three")
 }
 
+// TestRuntimeUninstalled: a container can be removed although its runtime is gone.
+func TestRuntimeUninstalled(t *testing.T) {
+	t.Parallel()
+	testenv.NeedsRoot(t)
+	script := filepath.Join(t.TempDir(), "runtime")
+	if err := os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nexec %s \"$@\"\n", testenv.NeedsProgram(t, "runc")), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := testenv.Start(t, testenv.Options{Config: map[string]any{"runtimes": map[string]any{"gone": map[string]any{"path": script}}}})
+	image, cli := d.Image(t, "busybox"), d.Docker(t)
+	id := detached(t, cli, "--runtime", "gone", image, "sleep", "600")
+	pid := cli.OK(t, "inspect", "-f", "{{.State.Pid}}", id)
+	if err := os.Remove(script); err != nil {
+		t.Fatal(err)
+	}
+	cli.Fails(t, 1, "no such file", "pause", id)
+	cli.OK(t, "rm", "-f", id)
+	testenv.Eventually(t, "nothing to be left", func() bool {
+		_, err := os.Stat("/proc/" + pid)
+		left, _ := os.ReadDir(filepath.Join(d.ExecRoot, "foreign"))
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/wherry/" + id)
+		return os.IsNotExist(err) && len(left)+len(groups) == 0
+	})
+}
+
 // TestRuntimeStartKilled kills the supervisor while another runtime creates a
 // container: that ends, and the container starts, be it at the second attempt.
 func TestRuntimeStartKilled(t *testing.T) {

@@ -121,10 +121,12 @@ func (e *engine) testRestrictions(t *testing.T) {
 		{"own processes", "", "echo $$", "1"},
 		{"hostname", "--hostname=harbour", "hostname", "harbour"},
 	} {
-		options := append([]string{"--rm"}, strings.Fields(c.options)...)
-		if got := e.cli.OK(t, e.runArgs(options, "sh", "-c", c.script)...); got != c.want {
-			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			options := append([]string{"--rm"}, strings.Fields(c.options)...)
+			if got := e.cli.OK(t, e.runArgs(options, "sh", "-c", c.script)...); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
 	}
 }
 
