@@ -174,14 +174,25 @@ func TestForeignCode(t *testing.T) {
 	d := shared(t)
 	cli := d.Wherry(t)
 	canary := newCanary(t)
-	trap := "#!/bin/sh\necho trapped >" + canary.dir + "/trapped\n"
+	program, err := probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	attacker, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trap := string(attacker) + "\nTRAP:" + canary.dir + "/trapped\n"
 	var files []file
-	for _, name := range []string{
+	for i, name := range []string{
 		"bin/tar", "bin/xz", "bin/gzip", "bin/unpigz", "bin/pigz", "bin/zstd", "bin/bzip2", "usr/bin/xz", "usr/bin/unpigz", "usr/bin/gzip", "usr/bin/tar",
 		"bin/ps", "bin/ls", "sbin/iptables", "usr/sbin/nft", "sbin/modprobe", "bin/mount", "usr/bin/newuidmap", "usr/bin/git", "proc-helper", "sbin/init", "dev/init",
 		"usr/local/sbin/runc", "usr/bin/wherry-runtime", "usr/bin/docker-init",
 	} {
-		files = append(files, file{name: name, body: trap})
+		if i == 0 {
+			files = append(files, file{name: "trap", body: trap})
+		}
+		files = append(files, file{name: name, typ: '1', link: "trap"})
 	}
 	elf := "\x7fELF" + strings.Repeat("\x00", 60)
 	for _, name := range []string{

@@ -1,9 +1,11 @@
 package security
 
 import (
+	"archive/tar"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +112,11 @@ func TestHostilePasswd(t *testing.T) {
 				}
 				r := cli.Try(t, "cp", "-a", file, strings.TrimSpace(id.Stdout)+":/tmp/")
 				canary.notIn(t, "cp -a", r.All())
+				if _, out := getArchive(t, d, strings.TrimSpace(id.Stdout), "/tmp/f"); strings.Contains(label, "link") {
+					if h, err := tar.NewReader(strings.NewReader(out)).Next(); err == nil && h.Uid == 4242 {
+						t.Errorf("cp -a gave the file to a user of the host's: %d", h.Uid)
+					}
+				}
 				cli.Try(t, "rm", "-f", strings.TrimSpace(id.Stdout))
 			}
 			cli.Try(t, "rmi", "-f", name)
@@ -150,9 +157,16 @@ func TestPeek(t *testing.T) {
 		cli.Try(t, "run", "--rm", "--network", "none", "--pid", "container:"+holder, "probe", "/bin/true")
 		cli.Try(t, "exec", holder, "/bin/true")
 	}
+	// The image's programs are its own ("exe" is one of busybox's), everything
+	// else was an init. In the middle of an exec the name lags behind: one finding
+	// alone says nothing.
+	own := []string{"sh", "probe", "grep", "true", "busybox", "sleep", "exe"}
+	found := map[string]int{}
 	for _, line := range lines(cli.OK(t, "logs", holder), "open") {
-		if strings.Contains(line, " wherry") || strings.Contains(line, " exe") && strings.Contains(line, "memfd") {
-			t.Errorf("a process that was being started could be looked into: %s", line)
+		if f := strings.Fields(line); len(f) == 4 && !slices.Contains(own, f[2]) {
+			if found[f[1]]++; found[f[1]] == 3 {
+				t.Errorf("a process that was being started could be looked into: %s", line)
+			}
 		}
 	}
 }
