@@ -347,18 +347,27 @@ func peek([]string) error {
 			if fd, err := unix.Open(p+"/"+l, flags|unix.O_CLOEXEC, 0); err == nil {
 				// A directory can be opened by its mode; what counts is what is in it.
 				if l != "map_files" || readable(fd) {
-					fmt.Println("open", pid, strings.TrimSpace(string(comm)), l)
+					fmt.Println("open", pid, strings.TrimSpace(string(comm)), l, program(p))
 				}
 				unix.Close(fd)
 			}
 		}
 		// Seizing stops nobody; our end lets go.
 		if err := unix.PtraceSeize(pid); err == nil {
-			fmt.Println("open", pid, strings.TrimSpace(string(comm)), "ptrace")
+			fmt.Println("open", pid, strings.TrimSpace(string(comm)), "ptrace", program(p))
 		}
 	}
 	fmt.Println("looked at", len(procs))
 	return nil
+}
+
+// program is what a process executes now, in one word.
+func program(proc string) string {
+	to, err := os.Readlink(proc + "/exe")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Fields(to)[0]
 }
 
 func readable(dir int) bool {
