@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"time"
@@ -29,16 +31,64 @@ const (
 	pullPrefix = "pull-"
 )
 
-// fetchDocument brings a manifest, index or configuration into the content
-// store and returns it. ctx must hold a lease.
-func (s *Store) fetchDocument(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor, labels map[string]string) ([]byte, error) {
+// fetchDocument returns a manifest, index or configuration, from the content
+// store if it is there, and does not store it; see keepDocument. ctx must hold a lease.
+func (s *Store) fetchDocument(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor) ([]byte, error) {
 	if desc.Size > maxDocument {
 		return nil, fmt.Errorf("%s is announced with %d bytes, more than %d: %w", desc.Digest, desc.Size, maxDocument, errdefs.ErrInvalidArgument)
 	}
-	if err := s.fetchBlob(ctx, f, desc, labels, nil, sink{}); err != nil {
+	if err := desc.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("digest %.100q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
+	}
+	if ok, err := s.holdBlob(ctx, desc); err != nil {
+		return nil, err
+	} else if ok {
+		return readDocument(ctx, s.ContentStore(), desc)
+	}
+	var doc []byte
+	err := s.retrying(ctx, desc, sink{}, func() (err error) {
+		doc, err = s.receiveDocument(ctx, f, desc)
+		return err
+	})
+	return doc, err
+}
+
+// receiveDocument is one attempt.
+func (s *Store) receiveDocument(ctx context.Context, f remotes.Fetcher, desc ocispec.Descriptor) ([]byte, error) {
+	rc, err := f.Fetch(ctx, desc)
+	if err != nil {
 		return nil, err
 	}
-	return readDocument(ctx, s.ContentStore(), desc)
+	defer rc.Close()
+	doc, err := io.ReadAll(io.LimitReader(rc, desc.Size+1))
+	if err := checkReceived(desc, int64(len(doc)), err); err != nil {
+		return nil, err
+	}
+	if got := desc.Digest.Algorithm().FromBytes(doc); got != desc.Digest {
+		return nil, s.damaged(desc, fmt.Errorf("it has the digest %s", got))
+	}
+	return doc, nil
+}
+
+// keepDocument stores what fetchDocument returned, with labels; if it is there
+// already, it gets those that refer to others. ctx must hold a lease.
+func (s *Store) keepDocument(ctx context.Context, desc ocispec.Descriptor, doc []byte, refs, labels map[string]string) error {
+	unlock := s.keys.lock("blob:" + desc.Digest.String())
+	defer unlock()
+	ok, err := s.holdBlob(ctx, desc)
+	if err != nil {
+		return err
+	}
+	if ok {
+		return s.label(ctx, desc.Digest, refs)
+	}
+	all := maps.Clone(labels)
+	maps.Copy(all, refs)
+	err = content.WriteBlob(ctx, s.ContentStore(), "document-"+desc.Digest.String(), bytes.NewReader(doc), desc, content.WithLabels(all))
+	if err != nil {
+		return fmt.Errorf("store %s: %w", desc.Digest, err)
+	}
+	return s.label(ctx, desc.Digest, all) // what came by another way meanwhile has none
 }
 
 // fetchBlob brings a blob into the content store, resuming what an earlier
@@ -52,8 +102,13 @@ func (s *Store) fetchBlob(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 	if ok, err := s.holdBlob(ctx, desc); ok || err != nil {
 		return err
 	}
+	return s.retrying(ctx, desc, out, func() error { return s.fetchOnce(ctx, f, desc, labels, t, out) })
+}
+
+// retrying makes further attempts to fetch a blob while that makes sense, with growing pauses.
+func (s *Store) retrying(ctx context.Context, desc ocispec.Descriptor, out sink, once func() error) error {
 	for attempt := 1; ; attempt++ {
-		err := s.fetchOnce(ctx, f, desc, labels, t, out)
+		err := once()
 		if err == nil || attempt >= int(s.attempts.Load()) || !retryable(err) || ctx.Err() != nil {
 			return err
 		}
@@ -149,12 +204,17 @@ func (s *Store) fetchOnce(ctx context.Context, f remotes.Fetcher, desc ocispec.D
 		return err
 	case errdefs.IsFailedPrecondition(err), errdefs.IsInvalidArgument(err):
 		s.abort(ctx, ref)
-		s.log.Warn("a registry sent other content than it announced", "blob", desc.Digest, "err", err)
-		return fmt.Errorf("%s verification failed for digest %s: %w", kindText(desc), desc.Digest, errdefs.ErrInvalidArgument)
+		return s.damaged(desc, err)
 	case err != nil:
 		return fmt.Errorf("store %s: %w", desc.Digest, err)
 	}
 	return nil
+}
+
+// damaged is the error of a blob that is not what its descriptor says.
+func (s *Store) damaged(desc ocispec.Descriptor, why error) error {
+	s.log.Warn("a registry sent other content than it announced", "blob", desc.Digest, "err", why)
+	return fmt.Errorf("%s verification failed for digest %s: %w", kindText(desc), desc.Digest, errdefs.ErrInvalidArgument)
 }
 
 // kindText names a blob in Docker's messages.
@@ -192,18 +252,24 @@ func (s *Store) receive(ctx context.Context, f remotes.Fetcher, desc ocispec.Des
 	src := &counted{r: io.LimitReader(rc, desc.Size-offset+1), m: m}
 	src.n.Store(offset)
 	n, err := io.CopyBuffer(teeWriter{w, t}, src, make([]byte, 256<<10))
+	if err := checkReceived(desc, offset+n, err); err != nil {
+		if offset+n > desc.Size {
+			_ = w.Truncate(0)
+		}
+		return err
+	}
+	return nil
+}
+
+// checkReceived says what is wrong with a transfer that ended with err after so many bytes of a blob.
+func checkReceived(desc ocispec.Descriptor, got int64, err error) error {
 	switch {
-	case errdefs.IsFailedPrecondition(err): // the reader counts too
+	case errdefs.IsFailedPrecondition(err), err == nil && got > desc.Size: // the reader counts too
 		return fmt.Errorf("download %s: more than the announced %d bytes: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
 	case err != nil:
 		return fmt.Errorf("download %s: %w", desc.Digest, err)
-	}
-	switch got := offset + n; {
 	case got < desc.Size:
 		return fmt.Errorf("download %s: got %d of %d bytes: %w", desc.Digest, got, desc.Size, io.ErrUnexpectedEOF)
-	case got > desc.Size:
-		_ = w.Truncate(0)
-		return fmt.Errorf("download %s: more than the announced %d bytes: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

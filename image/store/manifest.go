@@ -151,7 +151,8 @@ func isLayer(d ocispec.Descriptor) bool {
 	}, d.MediaType)
 }
 
-// label marks a blob as referring to others, so that it keeps them.
+// label marks a blob as referring to others, so that it keeps them. Nothing is
+// written if it is marked already.
 func (s *Store) label(ctx context.Context, d digest.Digest, refs map[string]string) error {
 	fields := make([]string, 0, len(refs))
 	labels := make(map[string]string, len(refs))
@@ -162,7 +163,20 @@ func (s *Store) label(ctx context.Context, d digest.Digest, refs map[string]stri
 	if len(fields) == 0 {
 		return nil
 	}
-	_, err := s.ContentStore().Update(ctx, content.Info{Digest: d, Labels: labels}, fields...)
+	info, err := s.ContentStore().Info(ctx, d)
+	if err != nil {
+		return err
+	}
+	missing := len(refs)
+	for k, v := range info.Labels {
+		if want, ok := refs[k]; ok && want == v {
+			missing--
+		}
+	}
+	if missing == 0 {
+		return nil
+	}
+	_, err = s.ContentStore().Update(ctx, content.Info{Digest: d, Labels: labels}, fields...)
 	return err
 }
 

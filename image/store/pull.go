@@ -63,6 +63,16 @@ type pull struct {
 	ref     ociref.Reference
 	out     sink
 	fetcher remotes.Fetcher
+	docs    []document
+}
+
+// document is a manifest, index or configuration that a pull stores when the
+// layers are on their way: bringing something small to the disk takes as long
+// as something large.
+type document struct {
+	desc ocispec.Descriptor
+	data []byte
+	refs map[string]string // labels that keep what it refers to
 }
 
 func (s *Store) pullOne(ctx context.Context, ref ociref.Reference, req image.PullRequest, out sink) error {
@@ -145,9 +155,7 @@ func (p *pull) bring(ctx context.Context, target ocispec.Descriptor) error {
 		if err != nil {
 			return err
 		}
-		if err := p.s.label(ctx, desc.Digest, indexLabels(x)); err != nil {
-			return err
-		}
+		p.docs = append(p.docs, document{desc, doc, indexLabels(x)})
 		if desc, err = p.fromIndex(x); err != nil {
 			return err
 		}
@@ -160,7 +168,7 @@ func (p *pull) bring(ctx context.Context, target ocispec.Descriptor) error {
 
 // document fetches a manifest or index, and finds its type if nobody said.
 func (p *pull) document(ctx context.Context, desc *ocispec.Descriptor) ([]byte, error) {
-	doc, err := p.s.fetchDocument(ctx, p.fetcher, *desc, p.source())
+	doc, err := p.s.fetchDocument(ctx, p.fetcher, *desc)
 	if err != nil {
 		return nil, p.explain(err)
 	}
@@ -170,7 +178,20 @@ func (p *pull) document(ctx context.Context, desc *ocispec.Descriptor) ([]byte, 
 	if !images.IsIndexType(desc.MediaType) && !images.IsManifestType(desc.MediaType) {
 		return nil, fmt.Errorf("unsupported manifest media type %.100q of %s: %w", desc.MediaType, p.ref.Familiar(), errdefs.ErrInvalidArgument)
 	}
-	return doc, p.s.noteSource(ctx, desc.Digest, p.ref)
+	return doc, nil
+}
+
+// keep stores the documents.
+func (p *pull) keep(ctx context.Context) error {
+	for _, d := range p.docs {
+		if err := p.s.keepDocument(ctx, d.desc, d.data, d.refs, p.source()); err != nil {
+			return err
+		}
+		if err := p.s.noteSource(ctx, d.desc.Digest, p.ref); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fromIndex picks the manifest for the platform.
@@ -207,12 +228,9 @@ func (p *pull) image(ctx context.Context, desc ocispec.Descriptor, doc []byte) e
 	if err != nil {
 		return err
 	}
-	raw, err := s.fetchDocument(ctx, p.fetcher, m.Config, p.source())
+	raw, err := s.fetchDocument(ctx, p.fetcher, m.Config)
 	if err != nil {
 		return client.BlobError(p.ref, p.req.Auth != nil, err)
-	}
-	if err := s.label(ctx, desc.Digest, manifestLabels(m)); err != nil {
-		return err
 	}
 	if !isImageConfig(m.Config.MediaType) {
 		return p.artifact(ctx, m)
@@ -225,6 +243,7 @@ func (p *pull) image(ctx context.Context, desc ocispec.Descriptor, doc []byte) e
 		return fmt.Errorf("image with reference %s was found but does not match the specified platform: wanted %s, actual: %s: %w",
 			p.ref.Familiar(), platformText(*p.req.Platform), platformText(img.platform()), errdefs.ErrNotFound)
 	}
+	p.docs = append(p.docs, document{m.Config, raw, s.chainLabel(img)}, document{desc, doc, manifestLabels(m)})
 	return p.layers(ctx, img)
 }
 
@@ -255,6 +274,13 @@ func (p *pull) layers(ctx context.Context, img *parsed) error {
 			return p.download(ctx, img.manifest.Layers[i], coming.streams[i])
 		})
 	}
+	g.Go(func() error {
+		if err := p.keep(ctx); err != nil {
+			return err
+		}
+		close(coming.documents)
+		return nil
+	})
 	g.Go(func() error { return p.s.unpack(ctx, img, coming, p.out) })
 	return g.Wait()
 }

@@ -21,14 +21,16 @@ const (
 )
 
 // arrivals tells what comes of each layer: perhaps a stream of its bytes, and
-// when its blob is in the content store. nil means that all are there.
+// when its blob is in the content store; and when the manifest and the
+// configuration are there. nil means that all are there.
 type arrivals struct {
-	streams []chan *tee
-	here    []chan struct{}
+	streams   []chan *tee
+	here      []chan struct{}
+	documents chan struct{}
 }
 
 func newArrivals(n int) *arrivals {
-	a := &arrivals{}
+	a := &arrivals{documents: make(chan struct{})}
 	for range n {
 		a.streams = append(a.streams, make(chan *tee, 1))
 		a.here = append(a.here, make(chan struct{}))
@@ -87,6 +89,11 @@ func (s *Store) unpack(ctx context.Context, p *parsed, coming *arrivals, out sin
 	defer s.sync.poke()
 	if err := s.unpackLayers(ctx, p, coming, out); err != nil {
 		return err
+	}
+	if coming != nil {
+		if err := waitFor(ctx, coming.documents); err != nil {
+			return err
+		}
 	}
 	if err := s.pinChain(ctx, p.chain, p.desc.Digest); err != nil {
 		return err
