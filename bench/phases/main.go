@@ -33,7 +33,7 @@ func table(in io.Reader, out io.Writer) error {
 	var (
 		all  []*operation
 		now  *operation
-		seen map[string]bool // phases of this event: a name may come twice
+		seen map[string]int // phases of this event: a name may come again
 	)
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -43,7 +43,7 @@ func table(in io.Reader, out io.Writer) error {
 			if now = nil; len(f) > 2 {
 				now = find(&all, f[1]+" "+f[2])
 			}
-			seen = map[string]bool{}
+			seen = map[string]int{}
 			continue
 		}
 		f := strings.Fields(line)
@@ -55,10 +55,10 @@ func table(in io.Reader, out io.Writer) error {
 			return err
 		}
 		name := strings.Join(f[:len(f)-2], " ")
-		for seen[name] {
-			name += " (again)"
+		seen[name]++
+		if n := seen[name]; n > 1 {
+			name += fmt.Sprintf(" (%d)", n)
 		}
-		seen[name] = true
 		if now.ms[name] == nil {
 			now.phases = append(now.phases, name)
 		}
