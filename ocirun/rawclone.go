@@ -85,7 +85,19 @@ func (r *Runtime) spawnRaw(b *birth, attr *syscall.ProcAttr, socket int, argv []
 		return nil, err
 	}
 	defer unix.Close(pipe[0])
-	a := &rawArgs{user: noNS, time: noNS, clone: b.clone, program: program.Fd(), report: uintptr(pipe[1]), empty: new(byte)}
+	// Above every number that the child puts a file at, as all that it needs.
+	report, err := unix.FcntlInt(uintptr(pipe[1]), unix.F_DUPFD_CLOEXEC, 2*maxRawFDs)
+	unix.Close(pipe[1])
+	if err != nil {
+		return nil, err
+	}
+	number, err := unix.FcntlInt(program.Fd(), unix.F_DUPFD_CLOEXEC, 2*maxRawFDs)
+	if err != nil {
+		unix.Close(report)
+		return nil, err
+	}
+	defer unix.Close(number)
+	a := &rawArgs{user: noNS, time: noNS, clone: b.clone, program: uintptr(number), report: uintptr(report), empty: new(byte)}
 	if b.userNS != nil {
 		a.user = b.userNS.Fd()
 	}
@@ -106,7 +118,6 @@ func (r *Runtime) spawnRaw(b *birth, attr *syscall.ProcAttr, socket int, argv []
 		}
 	}()
 	for _, fd := range attr.Files {
-		// Above every target number, so that none overwrites another.
 		var high int
 		if err == nil {
 			high, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 2*maxRawFDs)
@@ -117,7 +128,7 @@ func (r *Runtime) spawnRaw(b *birth, attr *syscall.ProcAttr, socket int, argv []
 		}
 	}
 	if err != nil {
-		unix.Close(pipe[1])
+		unix.Close(report)
 		return nil, err
 	}
 	c := &cloneArgs{exitSignal: uint64(unix.SIGCHLD)}
@@ -125,7 +136,7 @@ func (r *Runtime) spawnRaw(b *birth, attr *syscall.ProcAttr, socket int, argv []
 		c.flags, c.cgroup = unix.CLONE_INTO_CGROUP, uint64(attr.Sys.CgroupFD)
 	}
 	helper, errno := forkRaw(a, c)
-	unix.Close(pipe[1])
+	unix.Close(report)
 	runtime.KeepAlive(argp)
 	if errno != 0 {
 		return nil, fmt.Errorf("clone: %w", errno)

@@ -124,14 +124,35 @@ func (r *Runtime) spawnHere(b *birth) (*spawned, error) {
 		unix.Close(pair[0])
 		return nil, err
 	}
-	path := "/proc/self/fd/" + strconv.Itoa(int(program.Fd()))
-	pid, err := syscall.ForkExec(path, argv, attr)
+	number, done, err := outOfTheWay(int(program.Fd()), attr.Files)
+	if err != nil {
+		unix.Close(pair[0])
+		return nil, fmt.Errorf("open the program: %w", err)
+	}
+	pid, err := syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(number), argv, attr)
+	done()
 	runtime.KeepAlive(b)
 	if err != nil {
 		unix.Close(pair[0])
 		return nil, spawnError(b, err)
 	}
 	return &spawned{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), conn: wire.Conn{FD: pair[0]}}, nil
+}
+
+// outOfTheWay gives a descriptor a number that the child of syscall.ForkExec has
+// not put another file at by the time it executes a path with it: that uses
+// numbers up to that of the files, and from the highest one of the caller's
+// descriptors of them on.
+func outOfTheWay(fd int, files []uintptr) (number int, done func(), err error) {
+	highest := 0
+	for _, f := range files {
+		highest = max(highest, int(f))
+	}
+	if fd >= len(files) && fd <= highest {
+		return fd, func() {}, nil
+	}
+	number, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, highest+2*len(files)+2)
+	return number, func() { unix.Close(number) }, err
 }
 
 // childAttr prepares this thread and the attributes of the child.

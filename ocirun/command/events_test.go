@@ -119,7 +119,8 @@ func TestEventsOOM(t *testing.T) {
 	c := b.cmd("run", "-d", "-b", b.bundle, "c1")
 	c.Stdin = in
 	if err := c.Run(); err != nil {
-		t.Fatal(err)
+		log, _ := os.ReadFile(filepath.Join(b.bundle, "log"))
+		t.Fatalf("%v: %s", err, log)
 	}
 	in.Close()
 	t.Cleanup(func() { b.run("delete", "--force", "c1") })
@@ -150,6 +151,7 @@ func TestEventsOOM(t *testing.T) {
 	for lines.Scan() { //nolint:revive // until the container is gone
 	}
 	if err := watch.Wait(); err != nil {
-		t.Error(err)
+		log, _ := os.ReadFile(filepath.Join(b.bundle, "log"))
+		t.Errorf("%v: %s", err, log)
 	}
 }
