@@ -56,6 +56,17 @@ func (r *rejoiner) again(ctx context.Context) (*client.Hijacked, error) {
 	})
 	switch {
 	case errdefs.IsNotFound(err):
+		// It removed itself: its exit code is on its way, late on a busy
+		// machine, unless it is lost.
+		select {
+		case <-r.wait.done:
+			if !r.wait.lost() {
+				return nil, nil
+			}
+		case <-time.After(away):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 		return nil, errors.New("the connection was cut, and the container is gone since: its exit code is unknown")
 	case err != nil:
 		return nil, err
