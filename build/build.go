@@ -55,6 +55,9 @@ type Options struct {
 	Network   string
 	// CgroupParent is the parent of the steps' cgroups.
 	CgroupParent string
+	// AppArmor gives the profile of the steps, which is in the kernel then; nil
+	// where there is no AppArmor.
+	AppArmor func() (string, error)
 	// Built is told each image that a build stored, by the names it got.
 	Built  func(ctx context.Context, names []string, img images.Image)
 	Logger *slog.Logger

@@ -181,8 +181,14 @@ func (e *stepExecutor) spec(ctx context.Context, id, dir string, root executor.M
 	if err != nil {
 		return nil, err
 	}
+	profile := ""
+	if e.opt.AppArmor != nil {
+		if profile, err = e.opt.AppArmor(); err != nil {
+			return nil, err
+		}
+	}
 	parent := e.opt.CgroupParent
-	spec, release, err := oci.GenerateSpec(ctx, meta, mounts, id, files.resolv, files.hosts, hostNet{meta.NetMode == pb.NetMode_HOST}, parent, oci.ProcessSandbox, nil, "", false, "", nil)
+	spec, release, err := oci.GenerateSpec(ctx, meta, mounts, id, files.resolv, files.hosts, hostNet{meta.NetMode == pb.NetMode_HOST}, parent, oci.ProcessSandbox, nil, profile, false, "", nil)
 	if err != nil {
 		return nil, fmt.Errorf("configure the build step: %w", err)
 	}

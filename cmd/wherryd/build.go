@@ -10,6 +10,7 @@ import (
 
 	apibuild "github.com/wherry-engine/wherry/api/build"
 	"github.com/wherry-engine/wherry/build"
+	"github.com/wherry-engine/wherry/daemon/apparmor"
 	"github.com/wherry-engine/wherry/events"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/task"
@@ -18,10 +19,14 @@ import (
 // newBuilder makes the builder over the engine's stores; BuildKit itself
 // starts with the first build.
 func (e *engine) newBuilder(tasks func() task.Service, sandboxes network.Sandboxes, cgroupParent string) (*build.Builder, error) {
-	b, err := build.New(build.Options{
+	opts := build.Options{
 		Root: filepath.Join(e.cfg.Load().DataRoot, "buildkit"), Store: e.images,
 		Tasks: tasks, Sandboxes: sandboxes, CgroupParent: cgroupParent, Logger: e.log,
-	})
+	}
+	if apparmor.Supported() {
+		opts.AppArmor = func() (string, error) { return apparmor.Default, apparmor.Ensure() }
+	}
+	b, err := build.New(opts)
 	if err != nil {
 		return nil, err
 	}

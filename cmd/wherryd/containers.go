@@ -14,6 +14,7 @@ import (
 
 	"github.com/wherry-engine/wherry/api/images"
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/daemon/apparmor"
 	"github.com/wherry-engine/wherry/daemon/config"
 	"github.com/wherry-engine/wherry/daemon/helpers"
 	"github.com/wherry-engine/wherry/daemon/sysinfo"
@@ -152,6 +153,9 @@ func (e *engine) containerDefaults(cfg *config.Config) (lifecycle.Defaults, erro
 		ShmSize: c.ShmSize, Init: c.Init, Runtimes: map[string]*task.Runtime{}, DefaultRuntime: cfg.DefaultRun,
 		DNS: cfg.Network.DNS, DNSSearch: cfg.Network.DNSSearch, DNSOptions: cfg.Network.DNSOpts,
 		HostGateway: c.HostGatewayIPs, NoNewPrivileges: c.NoNewPrivileges, ShutdownTimeout: max(cfg.ShutdownTimeout, 0),
+	}
+	if apparmor.Supported() {
+		d.AppArmor, d.LoadAppArmor = apparmor.Default, apparmor.Ensure
 	}
 	for name, r := range cfg.Runtimes {
 		d.Runtimes[name] = nil

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 
+	"github.com/wherry-engine/wherry/daemon/apparmor"
 	"github.com/wherry-engine/wherry/daemon/config"
 )
 
@@ -172,7 +173,11 @@ func (s *Source) security(c *config.Config) []string {
 	if profile == "" {
 		profile = "builtin"
 	}
-	opts := []string{"name=seccomp,profile=" + profile}
+	var opts []string
+	if apparmor.Supported() {
+		opts = append(opts, "name=apparmor")
+	}
+	opts = append(opts, "name=seccomp,profile="+profile)
 	mode := c.Containers.CgroupNSMode
 	if mode == "private" || mode == "" && s.host.Cgroup.Version == "2" {
 		opts = append(opts, "name=cgroupns")

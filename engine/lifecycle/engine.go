@@ -81,7 +81,11 @@ type Defaults struct {
 	HostGateway     []netip.Addr // for host-gateway; default: the sandbox's answer
 	NoNewPrivileges bool
 	Seccomp         string // "", "unconfined" or a profile as JSON
-	ShutdownTimeout int    // seconds; default 15
+	// AppArmor is the profile of containers that name none; empty where there
+	// is no AppArmor. LoadAppArmor is called before it is used.
+	AppArmor        string
+	LoadAppArmor    func() error
+	ShutdownTimeout int // seconds; default 15
 }
 
 func (d *Defaults) fill() {

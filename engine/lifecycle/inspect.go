@@ -15,6 +15,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/health"
+	"github.com/wherry-engine/wherry/engine/spec"
 	"github.com/wherry-engine/wherry/network"
 )
 
@@ -40,6 +41,9 @@ func (e *Engine) Inspect(ctx context.Context, ref string, size bool) (apicontain
 	if s.HostConfig.LogConfig.Type == "json-file" {
 		out.LogPath = s.LogPath
 	}
+	if !u.status.Load().StartedAt.IsZero() {
+		out.AppArmorProfile = e.appArmor(s)
+	}
 	args := slices.Concat(s.Config.Entrypoint, s.Config.Cmd)
 	out.Path, out.Args = args[0], args[1:]
 	if size {
@@ -50,6 +54,15 @@ func (e *Engine) Inspect(ctx context.Context, ref string, size bool) (apicontain
 		out.SizeRw, out.SizeRootFs = &rw, &root
 	}
 	return out, nil
+}
+
+// appArmor is the profile that confines the container.
+func (e *Engine) appArmor(s *container.Spec) string {
+	sec, err := spec.ParseSecurity(s.HostConfig.SecurityOpt)
+	if err != nil {
+		return "" // checked when it was created
+	}
+	return sec.Profile(e.defaults.Load().AppArmor, s.HostConfig.Privileged)
 }
 
 // sizes returns the bytes of the writable layer, and those with the image's.

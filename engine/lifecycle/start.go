@@ -289,10 +289,15 @@ func (e *Engine) startRequest(ctx context.Context, u *unit, sources map[string]s
 	})
 	cfg, err := spec.Build(spec.Input{
 		Container: s, Mounts: ms, LinkEnv: joins.linkEnv, ShmSource: joins.shm,
-		Defaults: spec.Defaults{NoNewPrivileges: d.NoNewPrivileges, Seccomp: d.Seccomp, Ulimits: d.Ulimits},
+		Defaults: spec.Defaults{NoNewPrivileges: d.NoNewPrivileges, Seccomp: d.Seccomp, Ulimits: d.Ulimits, AppArmor: d.AppArmor},
 	})
 	if err != nil {
 		return task.StartRequest{}, err
+	}
+	if p := cfg.Process.ApparmorProfile; p != "" && p == d.AppArmor {
+		if err := d.LoadAppArmor(); err != nil {
+			return task.StartRequest{}, err
+		}
 	}
 	root, err := e.o.Layers.Root(ctx, u.id)
 	if err != nil {

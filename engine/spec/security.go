@@ -83,6 +83,21 @@ func (s *Security) set(key, value string) error {
 	return nil
 }
 
+// Profile is the AppArmor profile of a container: the one it names, none if it
+// is privileged, else the default one. It is empty on kernels without AppArmor.
+func (s *Security) Profile(byDefault string, privileged bool) string {
+	switch {
+	case !AppArmor():
+		return ""
+	case s.AppArmor != "":
+		return s.AppArmor
+	case privileged:
+		return "unconfined"
+	default:
+		return byDefault
+	}
+}
+
 func trim(s string) string {
 	if len(s) > 60 {
 		return s[:60] + "…"

@@ -32,6 +32,7 @@ type Defaults struct {
 	NoNewPrivileges bool
 	Seccomp         string // "" built in, "unconfined", or a profile as JSON
 	Ulimits         map[string]*units.Ulimit
+	AppArmor        string // profile of containers that name none; empty for no confinement
 }
 
 const (
@@ -80,6 +81,7 @@ func Build(in Input) (*specs.Spec, error) {
 		s.Hostname, s.Domainname = "", ""
 	}
 	s.Mounts = mounts(in, sec)
+	s.Process.ApparmorProfile = sec.Profile(in.Defaults.AppArmor, h.Privileged)
 	return s, finish(s, in, sec)
 }
 
@@ -119,9 +121,6 @@ func finish(s *specs.Spec, in Input, sec Security) error {
 		return invalid("%v", err)
 	}
 	s.Linux.Seccomp = filter
-	if AppArmor() && !h.Privileged && sec.AppArmor != "unconfined" {
-		s.Process.ApparmorProfile = sec.AppArmor
-	}
 	return nil
 }
 
