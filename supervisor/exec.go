@@ -226,6 +226,18 @@ func execSpec(s *specs.Spec) *specs.Spec {
 	return small
 }
 
+// confine gives the process of an exec what holds for the container's, unless
+// it says otherwise. It is never freed of no_new_privs.
+func confine(p, container *specs.Process) {
+	if p.ApparmorProfile == "" {
+		p.ApparmorProfile = container.ApparmorProfile
+	}
+	if p.SelinuxLabel == "" {
+		p.SelinuxLabel = container.SelinuxLabel
+	}
+	p.NoNewPrivileges = p.NoNewPrivileges || container.NoNewPrivileges
+}
+
 // enterExec claims the exec's ID and gives the request the task's init.
 func (t *taskEntry) enterExec(e *execEntry, er *ocirun.ExecRequest) (closeInit func(), err error) {
 	t.mu.Lock()
@@ -241,6 +253,7 @@ func (t *taskEntry) enterExec(e *execEntry, er *ocirun.ExecRequest) (closeInit f
 		return nil, err
 	}
 	er.Spec = t.spec
+	confine(er.Process, t.spec.Process)
 	er.Pid, er.PidFD, er.Cgroup = t.st.Pid, os.NewFile(uintptr(fd), "pidfd"), t.st.Cgroup
 	if t.execs == nil {
 		t.execs = map[string]*execEntry{}
