@@ -181,12 +181,6 @@ func lastError(log string) string {
 // Start lets the process of a created container run.
 func (c *Container) Start(ctx context.Context) error { return c.call(ctx, "start", c.ID) }
 
-// Pause suspends all processes.
-func (c *Container) Pause(ctx context.Context) error { return c.call(ctx, "pause", c.ID) }
-
-// Resume undoes Pause.
-func (c *Container) Resume(ctx context.Context) error { return c.call(ctx, "resume", c.ID) }
-
 // Update changes limits; those that are nil stay.
 func (c *Container) Update(ctx context.Context, res *specs.LinuxResources) error {
 	b, err := json.Marshal(res)

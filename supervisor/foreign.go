@@ -17,7 +17,8 @@ import (
 )
 
 // foreign runs one task with another OCI runtime. What is not the runtime's
-// own, roots and a look at the cgroup, is the built-in one's. The processes it
+// own, roots and the cgroup once it is made, is the built-in one's; so is
+// freezing, which runc gives up on a busy machine (cgroup v1). The processes it
 // makes are the keeper's children, which is subreaper, and so survive us; their
 // exit codes come from there.
 type foreign struct {
@@ -78,9 +79,6 @@ func (f *foreign) Exec(ctx context.Context, req *ocirun.ExecRequest) (*process, 
 	}
 	return &process{Process: ocirun.Process{Pid: p.Pid, PidFD: p.PidFD, Console: p.Console}, since: p.Since}, nil
 }
-
-func (f *foreign) Pause(ctx context.Context, _ string) error  { return f.c.Pause(ctx) }
-func (f *foreign) Resume(ctx context.Context, _ string) error { return f.c.Resume(ctx) }
 
 func (f *foreign) Update(ctx context.Context, _ string, res *specs.LinuxResources) error {
 	return f.c.Update(ctx, res)

@@ -131,13 +131,15 @@ func (e *engine) testRestrictions(t *testing.T) {
 }
 
 func (e *engine) testTerminal(t *testing.T) {
-	// Docker's command line tells the size after the start only.
 	const script = `tty; trap "exit 9" INT; while :; do stty size; sleep 0.05; done`
 	term := e.cli.Terminal(t, e.runArgs([]string{"--rm", "-it"}, "sh", "-c", script)...)
 	term.Expect("/dev/pts/0")
 	term.Expect("24 80")
-	term.Resize(101, 33)
-	term.Expect("33 101")
+	testenv.Eventually(t, "the new size", func() bool {
+		term.Resize(100, 33) // again: the command line may not have listened yet
+		term.Resize(101, 33)
+		return strings.Contains(term.Screen(), "33 101")
+	})
 	term.Type("\x03")
 	if code := term.Exit(); code != 9 {
 		t.Errorf("exit code %d, want 9", code)
