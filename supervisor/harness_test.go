@@ -318,12 +318,18 @@ func readAll(t testing.TB, c net.Conn) []byte {
 // readUntil reads until the text has come.
 func readUntil(t testing.TB, c net.Conn, text string) string {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	began := time.Now()
+	_ = c.SetReadDeadline(began.Add(patience))
 	var got []byte
 	buf := make([]byte, 4096)
 	for !bytes.Contains(got, []byte(text)) {
 		n, err := c.Read(buf)
 		got = append(got, buf[:n]...)
+		if err != nil && time.Since(began) < 2*patience && errors.Is(err, os.ErrDeadlineExceeded) {
+			began = began.Add(-patience) // once more: the machine may have been stopped meanwhile
+			_ = c.SetReadDeadline(time.Now().Add(patience / 4))
+			continue
+		}
 		if err != nil {
 			t.Fatalf("waiting for %q: %v after %q", text, err, got)
 		}

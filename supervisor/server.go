@@ -83,8 +83,8 @@ func (c *conn) answer(ctx context.Context, f *wire.Frame) {
 	case f.Op == wire.OpUpgrade:
 		body, file, err = c.handle(ctx, f)
 	case c.s.work.try(false):
+		defer c.s.work.leave() // when it is answered
 		body, file, err = c.handle(ctx, f)
-		c.s.work.leave()
 	default:
 		err = fmt.Errorf("the supervisor is being replaced by another build: %w", errdefs.ErrUnavailable)
 	}

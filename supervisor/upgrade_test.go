@@ -76,7 +76,7 @@ func (b *box) upgrade(program string) {
 	b.connect()
 }
 
-func runs(t *testing.T, pid int, program string) bool {
+func runsProgram(t *testing.T, pid int, program string) bool {
 	t.Helper()
 	same, err := successor.Runs(pid, program)
 	if err != nil {
@@ -155,8 +155,8 @@ func TestUpgradeInPlace(t *testing.T) {
 		build := builds[i%2]
 		b.upgrade(build)
 		for j, pid := range []int{b.inv.SupervisorPid, b.inv.KeeperPid} {
-			if pid != helpers[j] || !runs(t, pid, build) {
-				t.Errorf("upgrade %d: helper %d has pid %d, first %d, and runs the new build: %t", i, j, pid, helpers[j], runs(t, pid, build))
+			if pid != helpers[j] || !runsProgram(t, pid, build) {
+				t.Errorf("upgrade %d: helper %d has pid %d, first %d, and runs the new build: %t", i, j, pid, helpers[j], runsProgram(t, pid, build))
 			}
 		}
 		time.Sleep(30 * time.Millisecond)
@@ -245,7 +245,7 @@ func TestUpgradeRefused(t *testing.T) {
 		if b.inv.SupervisorPid != helpers.SupervisorPid || b.inv.KeeperPid != helpers.KeeperPid {
 			t.Errorf("%s: the helpers were replaced", program)
 		}
-		if !runs(t, b.inv.SupervisorPid, b.opts.Runtime) || !runs(t, b.inv.KeeperPid, b.opts.Runtime) {
+		if !runsProgram(t, b.inv.SupervisorPid, b.opts.Runtime) || !runsProgram(t, b.inv.KeeperPid, b.opts.Runtime) {
 			t.Errorf("%s: the helpers are not what they were", program)
 		}
 		if _, err := io.WriteString(client, "this\n"); err != nil {
@@ -262,5 +262,84 @@ func TestUpgradeRefused(t *testing.T) {
 	}
 	if st := b.awaitExit(req.ID); st.ExitCode != 5 {
 		t.Errorf("status is %+v", st)
+	}
+}
+
+// TestUpgradesUnderLoad: whatever is under way, nothing of it is lost.
+func TestUpgradesUnderLoad(t *testing.T) {
+	b := newBox(t)
+	var builds [2]string
+	original, err := os.ReadFile(b.opts.Runtime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range builds { // the same program with something behind it is another one
+		builds[i] = filepath.Join(t.TempDir(), "wherry-runtime")
+		if err := os.WriteFile(builds[i], append(original, byte(i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rounds := 12
+	if testing.Short() {
+		rounds = 4
+	}
+	type run struct {
+		req    task.StartRequest
+		output chan []byte
+	}
+	for round := range rounds {
+		var runs []run
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				client, server := socketPair(t)
+				r := run{b.request(fmt.Sprintf("seq 1 3000; usleep %d; seq 3001 3100; exit 11", 1+len(runs)*1000)), make(chan []byte, 1)}
+				b.mu.Lock()
+				c := b.client
+				b.mu.Unlock()
+				_, err := c.Start(b.ctx, r.req, task.StartFiles{Attach: server, AttachRequest: task.AttachRequest{Stdout: true}})
+				server.Close()
+				if err != nil {
+					time.Sleep(time.Millisecond)
+					continue
+				}
+				go func() {
+					all, _ := io.ReadAll(client)
+					r.output <- all
+				}()
+				runs = append(runs, r)
+			}
+		}()
+		time.Sleep(time.Duration(round*7) * time.Millisecond)
+		b.upgrade(builds[round%2])
+		time.Sleep(20 * time.Millisecond)
+		close(stop)
+		<-done
+		if len(runs) == 0 {
+			t.Errorf("round %d: nothing was started", round)
+		}
+		for _, r := range runs {
+			if st := b.awaitExit(r.req.ID); st.ExitCode != 11 || st.ExitUnknown {
+				t.Errorf("round %d: %+v", round, st)
+			}
+			if got := string(<-r.output); got != counted(3100) {
+				t.Errorf("round %d: the client: %s", round, firstDifference(got, counted(3100)))
+			}
+			if got := b.log(r.req); got != counted(3100) {
+				t.Errorf("round %d: the log: %s", round, firstDifference(got, counted(3100)))
+			}
+			if err := b.client.Delete(b.ctx, r.req.ID, false); err != nil {
+				t.Error(err)
+			}
+		}
+		if !runsProgram(t, b.inv.SupervisorPid, builds[round%2]) {
+			t.Errorf("round %d: the supervisor was not upgraded", round)
+		}
 	}
 }
