@@ -43,7 +43,7 @@ type Store interface {
 	Name(ctx context.Context, name string, target ocispec.Descriptor) error
 }
 
-// Options of a Builder. All but CgroupParent and Network are required.
+// Options of a Builder. All but Network and AppArmor are required.
 type Options struct {
 	// Root is the directory of BuildKit's own databases and scratch files.
 	Root  string
@@ -53,11 +53,13 @@ type Options struct {
 	// Sandboxes gives RUN steps their network; steps use the network named Network ("bridge").
 	Sandboxes network.Sandboxes
 	Network   string
-	// CgroupParent is the parent of the steps' cgroups.
+	// CgroupParent is the parent of the steps' cgroups where a build names none.
 	CgroupParent string
 	// AppArmor gives the profile of the steps, which is in the kernel then; nil
 	// where there is no AppArmor.
 	AppArmor func() (string, error)
+	// SystemdCgroup has systemd make the cgroups.
+	SystemdCgroup bool
 	// Built is told each image that a build stored, by the names it got.
 	Built  func(ctx context.Context, names []string, img images.Image)
 	Logger *slog.Logger

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -187,15 +188,14 @@ func (e *stepExecutor) spec(ctx context.Context, id, dir string, root executor.M
 			return nil, err
 		}
 	}
-	parent := e.opt.CgroupParent
-	spec, release, err := oci.GenerateSpec(ctx, meta, mounts, id, files.resolv, files.hosts, hostNet{meta.NetMode == pb.NetMode_HOST}, parent, oci.ProcessSandbox, nil, profile, false, "", nil)
+	spec, release, err := oci.GenerateSpec(ctx, meta, mounts, id, files.resolv, files.hosts, hostNet{meta.NetMode == pb.NetMode_HOST}, "", oci.ProcessSandbox, nil, profile, false, "", nil)
 	if err != nil {
 		return nil, fmt.Errorf("configure the build step: %w", err)
 	}
 	undo.add(func(context.Context) error { release(); return nil })
 	spec.Root = &specs.Root{Path: "/", Readonly: root.Readonly || meta.ReadonlyRootFS}
 	spec.Process.Terminal = meta.Tty
-	spec.Linux.CgroupsPath = filepath.Join("/", parent, "buildkit", id)
+	spec.Linux.CgroupsPath = "" // the supervisor chooses, below the parent
 	return spec, nil
 }
 
@@ -220,6 +220,7 @@ func (e *stepExecutor) run(ctx context.Context, st *step, spec *specs.Spec, root
 		Log:          task.Log{Driver: "none"},
 		Restart:      task.RestartPolicy{Name: "no"},
 		DieWithOwner: true,
+		CgroupParent: cmp.Or(p.Meta.CgroupParent, e.opt.CgroupParent), SystemdDriver: e.opt.SystemdCgroup,
 	}, task.StartFiles{NetNS: netns, Attach: io.remote, AttachRequest: io.request(p)})
 	io.handed()
 	if err != nil {

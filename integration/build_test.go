@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -99,6 +100,28 @@ Successfully built`
 		out := cli.Try(t, "build", "--no-cache", "--target", "first", dir).All()
 		contains(t, "output up to the target", out, "Step 4/4 : RUN echo one")
 	})
+}
+
+// TestBuildCgroup looks where steps are accounted: beside the containers, or
+// below the parent that the client names.
+func TestBuildCgroup(t *testing.T) {
+	t.Parallel()
+	testenv.NeedsRoot(t)
+	ours, mine := "/"+name(t), "/"+name(t)
+	d := testenv.Start(t, testenv.Options{Args: []string{"--cgroup-parent", ours}})
+	d.Image(t, "busybox")
+	cli := d.Wherry(t)
+	const dockerfile = "FROM busybox\nRUN cat /proc/self/cgroup\n"
+	contains(t, "the daemon's parent", cli.OKInput(t, strings.NewReader(dockerfile), "build", "--no-cache", "-"), ours+"/build-")
+	contains(t, "the client's parent", cli.OKInput(t, strings.NewReader(dockerfile), "build", "--no-cache", "--cgroup-parent", mine, "-"), mine+"/build-")
+	for _, dir := range []string{"/sys/fs/cgroup" + mine, "/sys/fs/cgroup/*" + mine} {
+		left, _ := filepath.Glob(dir)
+		for _, l := range left {
+			if err := os.Remove(l); err != nil { // the user's own parent stays, empty
+				t.Error(err)
+			}
+		}
+	}
 }
 
 // TestBuildRemoteRefused asks for a context that is a file of the daemon's machine.

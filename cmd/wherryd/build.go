@@ -21,7 +21,8 @@ import (
 func (e *engine) newBuilder(tasks func() task.Service, sandboxes network.Sandboxes, cgroupParent string) (*build.Builder, error) {
 	opts := build.Options{
 		Root: filepath.Join(e.cfg.Load().DataRoot, "buildkit"), Store: e.images,
-		Tasks: tasks, Sandboxes: sandboxes, CgroupParent: cgroupParent, Logger: e.log,
+		Tasks: tasks, Sandboxes: sandboxes, CgroupParent: cgroupParent,
+		SystemdCgroup: systemdCgroup(e.cfg.Load()), Logger: e.log,
 	}
 	if apparmor.Supported() {
 		opts.AppArmor = func() (string, error) { return apparmor.Default, apparmor.Ensure() }

@@ -13,6 +13,14 @@ const (
 	cgroupParent = "/wherry"
 )
 
+// cgroupParent is the parent of the control groups of containers and build steps.
+func (e *engine) cgroupParent() string {
+	if p := e.cfg.Load().Containers.CgroupParent; p != "" {
+		return p
+	}
+	return cgroupParent
+}
+
 // leaveNothing takes away what is empty once nothing runs: directories of the
 // exec root, and the control groups that containers were in.
 func (e *engine) leaveNothing(context.Context) error {
@@ -23,10 +31,7 @@ func (e *engine) leaveNothing(context.Context) error {
 	for _, dir := range []string{filepath.Join(cfg.ExecRoot, "shm"), cfg.ExecRoot} {
 		_ = os.Remove(dir) // it stays if anything is in it
 	}
-	parent := cfg.Containers.CgroupParent
-	if parent == "" {
-		parent = cgroupParent
-	}
+	parent := e.cgroupParent()
 	if systemdCgroup(cfg) || strings.HasSuffix(parent, ".slice") {
 		return nil // systemd's to keep
 	}

@@ -222,7 +222,7 @@ func (e *engine) debugging() bool { return e.cfg.Load().Debug }
 
 func (e *engine) wireBuilder(context.Context) error {
 	var err error
-	e.builder, err = e.newBuilder(func() task.Service { return e.tasks }, e.sandboxes, e.cfg.Load().Containers.CgroupParent)
+	e.builder, err = e.newBuilder(func() task.Service { return e.tasks }, e.sandboxes, e.cgroupParent())
 	return err
 }
 
