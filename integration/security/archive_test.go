@@ -177,7 +177,7 @@ func TestDeepTree(t *testing.T) {
 	cli := d.Wherry(t)
 	// Deeper than the daemon may open files, which is made small so that the
 	// tree need not be large.
-	const depth, files = 8000, 6000
+	const depth, files = 5000, 4800
 	few := unix.Rlimit{Cur: files, Max: files}
 	if err := unix.Prlimit(d.Pid(), unix.RLIMIT_NOFILE, &few, nil); err != nil {
 		t.Fatal(err)
