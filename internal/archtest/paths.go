@@ -89,7 +89,7 @@ var hostPaths = reasons(map[string][]string{
 	},
 	"a path of the host that the user gave, followed as the user would": {
 		"engine/lifecycle.Engine.openMount", "engine/lifecycle.bindSource", "engine/mounts.Exists", "ocirun.Agent.send", "ocirun.Runtime.namespaces", "ocirun.Runtime.rootfs",
-		"ocirun.UnmountForeign", "ocirun.bindRoot", "ocirun.cloneSource", "ocirun.inMountNS", "ocirun.rootPath", "ocirun/initproc.RunHook",
+		"ocirun.bindRoot", "ocirun.cloneSource", "ocirun.inMountNS", "ocirun.rootPath", "ocirun/initproc.RunHook",
 		"ocirun/initproc.setup.bindDevice", "ocirun/initproc.setup.enterRoot", "ocirun/initproc.setup.hostRoot", "ocirun/initproc.setup.openTree",
 	},
 	"a layer of an image: nobody else writes in it, and each directory on the way was seen to be one": {
@@ -104,6 +104,9 @@ var hostPaths = reasons(map[string][]string{
 	"the host's procfs and control groups, opened before the container had any say": {
 		"ocirun.newTimeNS", "ocirun/initproc.setup.devLinks", "ocirun/initproc.setup.hierarchy", "ocirun/initproc.setup.openProc",
 		"ocirun/initproc.writeFile",
+	},
+	"a descriptor that was pinned, by its name in the host's procfs, for a call that takes none; the source is the user's": {
+		"ocirun/initproc.setup.mountByCall",
 	},
 	"the runtime's own binary": {
 		"ocirun.readOnlyView", "ocirun.sealedCopy",
