@@ -82,8 +82,7 @@ func (s *setup) mountByCall(m *wire.Mount) error {
 		return err
 	}
 	defer unix.Close(target)
-	place := "/proc/self/fd/" + itoa(target)
-	if err := unix.Mount(m.Source, place, m.Type, unix.MS_I_VERSION, strings.Join(s.withMode(m), ",")); err != nil {
+	if err := unix.Mount(m.Source, "/proc/self/fd/"+itoa(target), m.Type, unix.MS_I_VERSION, strings.Join(s.withMode(m), ",")); err != nil {
 		return fmt.Errorf("mount with iversion: %w", err)
 	}
 	if m.CopyUp {
