@@ -113,11 +113,19 @@ func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	return &Process{Pid: s.pid, PidFD: s.pidfd, Console: console}, nil
 }
 
+// thawed refuses cgroups that are frozen.
+func (r *Runtime) thawed(cgroup string) error {
+	if frozen, err := r.cgroups.Frozen(cgroup); err == nil && frozen {
+		return fmt.Errorf("the container is paused: %w", errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
 // spawnExec starts an init in the container.
 func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config, sub []string) (*spawned, error) {
 	// It would be stuck there.
-	if frozen, err := r.cgroups.Frozen(req.Cgroup); err == nil && frozen {
-		return nil, fmt.Errorf("the container is paused: %w", errdefs.ErrFailedPrecondition)
+	if err := r.thawed(req.Cgroup); err != nil {
+		return nil, err
 	}
 	path := req.Cgroup
 	if sub != nil {

@@ -436,7 +436,11 @@ func TestExecPaused(t *testing.T) {
 	p := *req.Spec.Process
 	p.Args = []string{"true"}
 	_, err := r.Exec(ctx, &ExecRequest{Pid: c.Pid, PidFD: c.PidFD, Spec: req.Spec, Process: &p, Cgroup: c.Cgroup})
-	if !errors.Is(err, context.DeadlineExceeded) {
+	want := context.DeadlineExceeded
+	if r.cgroups.V2 {
+		want = errdefs.ErrFailedPrecondition
+	}
+	if !errors.Is(err, want) {
 		t.Errorf("got %v", err)
 	}
 	if err := r.Resume(context.Background(), c.Cgroup); err != nil {

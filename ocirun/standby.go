@@ -145,6 +145,14 @@ func (r *Runtime) execByFork(ctx context.Context, req *ExecRequest, cfg *wire.Co
 	if cfg.UserNS || len(req.ExtraFiles) > 0 || !forkable(req, cfg) {
 		return nil, errNoFork
 	}
+	if r.cgroups.V2 {
+		// Cloned into a frozen cgroup, the process would stop before anybody
+		// knows of it, and outlive the init if the exec is given up: unreaped, it
+		// keeps the container's first process from ending.
+		if err := r.thawed(req.Cgroup); err != nil {
+			return nil, fmt.Errorf("exec: %w", err)
+		}
+	}
 	s := r.standby.take()
 	if s == nil {
 		var err error
