@@ -1,6 +1,8 @@
 package crash
 
 import (
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,8 +59,9 @@ func TestBothHelpersKilled(t *testing.T) {
 	d := testenv.Start(t, testenv.Options{})
 	image := d.Image(t, "busybox")
 	cli := d.Docker(t)
-	for name, cmd := range map[string]string{"lives": "sleep 1000000", "ends": "sleep 1; exit 9", "later": "while [ ! -e /stop ]; do sleep 0.1; done; exit 8", "removed": "sleep 1000000"} {
-		cli.OK(t, "run", "-d", "--name", name, image, "sh", "-c", cmd)
+	ctl := t.TempDir()
+	for name, cmd := range map[string]string{"lives": "sleep 1000000", "ends": "while [ ! -e /ctl/end ]; do sleep 0.1; done; exit 9", "later": "while [ ! -e /stop ]; do sleep 0.1; done; exit 8", "removed": "sleep 1000000"} {
+		cli.OK(t, "run", "-d", "--name", name, "-v", ctl+":/ctl", image, "sh", "-c", cmd)
 	}
 	cli.OK(t, "run", "-d", "--name", "always", "--restart", "always", image, "sleep", "1000000")
 	waits := make(chan testenv.Result, 2)
@@ -76,6 +79,9 @@ func TestBothHelpersKilled(t *testing.T) {
 	_ = syscall.Kill(keeper, syscall.SIGSTOP) // or it would start another supervisor in between
 	_ = syscall.Kill(supervisor, syscall.SIGKILL)
 	_ = syscall.Kill(keeper, syscall.SIGKILL)
+	if err := os.WriteFile(filepath.Join(ctl, "end"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	testenv.Eventually(t, "the end of one", func() bool { return syscall.Kill(pid, 0) != nil })
 	if err := d.Launch(); err != nil {
 		t.Fatal(err)
