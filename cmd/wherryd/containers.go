@@ -55,9 +55,12 @@ func (e *engine) endHelpers(ctx context.Context, opts remote.Options) error {
 	ctx, cancel := context.WithTimeout(ctx, shutdownLimit)
 	defer cancel()
 	err := e.tasks.Shutdown(ctx)
+	if errdefs.IsFailedPrecondition(err) && e.containers != nil {
+		err = e.shutdownAgain(ctx, opts) // perhaps nobody needs the task that it has
+	}
 	for try := 0; errdefs.IsUnavailable(err) && try < 3 && e.containers != nil; try++ {
 		// The supervisor died just now and another takes its place.
-		err = shutdownAgain(ctx, opts)
+		err = e.shutdownAgain(ctx, opts)
 	}
 	switch {
 	case errdefs.IsFailedPrecondition(err):
@@ -72,15 +75,26 @@ func (e *engine) endHelpers(ctx context.Context, opts remote.Options) error {
 	return nil
 }
 
-// shutdownAgain ends helpers over a connection of its own.
-func shutdownAgain(ctx context.Context, opts remote.Options) error {
+// shutdownAgain ends helpers over a connection of its own. A task without a
+// container, whose removal was under way when the daemon was told to end, is no
+// reason for them to stay.
+func (e *engine) shutdownAgain(ctx context.Context, opts remote.Options) error {
 	c, err := remote.Ensure(ctx, opts)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Hello(ctx); err != nil {
+	inv, err := c.Hello(ctx)
+	if err != nil {
 		return err
+	}
+	for _, t := range inv.Tasks {
+		if e.containers.Has(container.ID(t.ID)) {
+			continue
+		}
+		if err := c.Delete(ctx, t.ID, true); err != nil && !errdefs.IsNotFound(err) {
+			e.log.Error("delete a task without container", "task", t.ID, "err", err)
+		}
 	}
 	return c.Shutdown(ctx)
 }
