@@ -26,7 +26,7 @@ export WHERRY_BIN := $(BIN)
 ##@ For users
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 up: static ## build, start a daemon of this checkout, run the hello image
 	@packaging/up.sh up
@@ -60,7 +60,7 @@ hello-image: ## build the image that the daemon embeds
 	@$(GO) build -ldflags '-s -w' -o $(BIN)/hello ./hello/program
 	@$(GO) run ./hello/mkimage -program $(BIN)/hello -o hello/image/hello.tar
 
-test: prepare static unit integration ## everything: unit tests, then the built binaries against real images
+test: prepare static unit integration test-v2 ## everything: unit tests, then the built binaries against real images
 
 prepare: ## install what the tests need (Debian, root), or say what is missing
 	@packaging/prepare.sh tests
@@ -70,6 +70,9 @@ unit: hello-image ## unit tests; those that need root say so and skip without it
 
 integration: static ## drive the built binaries with wherry and the stock docker CLI
 	$(GO) test -p 1 -timeout 20m -count=1 ./integration/...
+
+test-v2: prepare static ## the same on a kernel with cgroup v2 alone, in a virtual machine (packaging/vm)
+	@packaging/vm/tests.sh
 
 conformance: prepare static ## the OCI validation programs, with wherry-runtime and with runc
 	$(GO) test -timeout 10m -count=1 -v ./integration/conformance
@@ -105,4 +108,4 @@ release: ## reproducible tarballs and packages in dist/, with checksums
 clean: ## remove what was built
 	rm -rf $(BIN) dist hello/image/hello.tar
 
-.PHONY: help up down registry install uninstall deb build static hello-image test prepare unit integration conformance crash soak race fuzz bench lint vuln check release clean
+.PHONY: help up down registry install uninstall deb build static hello-image test prepare unit integration test-v2 conformance crash soak race fuzz bench lint vuln check release clean

@@ -32,7 +32,7 @@ empty() {
 }
 
 mapfile -t sources < <(git ls-files '*.go')
-mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+mapfile -t scripts < <(git ls-files '*.sh' .ci/run packaging/vm/init)
 
 lint() {
 	optional golangci-lint golangci-lint run ./...

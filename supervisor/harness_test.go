@@ -27,13 +27,21 @@ import (
 // patience is how long a test waits for something that has to happen.
 const patience = 20 * time.Second
 
-// program builds wherry-runtime once.
+// program builds wherry-runtime once, or copies $WHERRY_TEST_RUNTIME: there is not
+// a compiler everywhere.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "wherry-supervisor-test-")
 	if err != nil {
 		return "", err
 	}
 	bin := filepath.Join(dir, "wherry-runtime")
+	if built := os.Getenv("WHERRY_TEST_RUNTIME"); built != "" {
+		b, err := os.ReadFile(built)
+		if err != nil {
+			return bin, err
+		}
+		return bin, os.WriteFile(bin, b, 0o755)
+	}
 	out, err := exec.Command("go", "build", "-o", bin, "github.com/wherry-engine/wherry/cmd/wherry-runtime").CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%w: %s", err, out)

@@ -1,0 +1,199 @@
+package integration
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	apicontainer "github.com/moby/moby/api/types/container"
+
+	"github.com/wherry-engine/wherry/internal/testenv"
+)
+
+const unified = "/sys/fs/cgroup"
+
+// needsUnified skips where the controllers are not on the unified hierarchy:
+// `make test-v2` runs these tests on a machine where they are.
+func needsUnified(t *testing.T) {
+	t.Helper()
+	testenv.NeedsRoot(t)
+	if _, err := os.Stat(unified + "/cgroup.controllers"); err != nil {
+		t.Skip("this host has cgroup v1")
+	}
+}
+
+// groupOf is the directory of a running container's cgroup on the host.
+func groupOf(t *testing.T, cli testenv.CLI, container string) string {
+	t.Helper()
+	pid := cli.OK(t, "inspect", "-f", "{{.State.Pid}}", container)
+	line, err := os.ReadFile("/proc/" + pid + "/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(unified, strings.TrimSpace(strings.TrimPrefix(string(line), "0::")))
+}
+
+// value reads a file of a cgroup.
+func value(t *testing.T, dir, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// TestUnifiedLimits: every limit of the command line is in the file of cgroup
+// v2 that means the same (cgroup-v2.rst), and update changes it there.
+func TestUnifiedLimits(t *testing.T) {
+	needsUnified(t)
+	d := shared(t)
+	image, cli := d.Image(t, "busybox"), d.Docker(t)
+	disk := backingDisk(t)
+	n := name(t)
+	detached(t, cli, "--name", n, "-m", "64m", "--memory-swap", "96m", "--memory-reservation", "32m", "--cpus", "0.5", "-c", "2048",
+		"--cpuset-cpus", "0", "--pids-limit", "50", "--device-write-bps", disk+":1mb", "--device-read-iops", disk+":100", image, "sleep", "1000")
+	dir := groupOf(t, cli, n)
+	for file, want := range map[string]string{
+		"memory.max": "67108864", "memory.swap.max": "33554432", "memory.low": "33554432",
+		"cpu.max": "50000 100000", "cpu.weight": "174", "cpuset.cpus": "0", "pids.max": "50",
+	} {
+		equal(t, file, value(t, dir, file), want)
+	}
+	contains(t, "io.max", value(t, dir, "io.max"), "rbps=max wbps=1048576 riops=100 wiops=max")
+	cli.OK(t, "update", "-m", "80m", "--memory-swap", "80m", "--memory-reservation", "16m", "--cpus", "1.5", "-c", "1024", "--pids-limit", "60", n)
+	for file, want := range map[string]string{
+		"memory.max": "83886080", "memory.swap.max": "0", "memory.low": "16777216",
+		"cpu.max": "150000 100000", "cpu.weight": "100", "pids.max": "60",
+	} {
+		equal(t, file+" after update", value(t, dir, file), want)
+	}
+}
+
+// backingDisk is the block device below /tmp, or a skip.
+func backingDisk(t *testing.T) string {
+	t.Helper()
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if _, after, ok := strings.Cut(line, " - "); ok && f[4] == "/tmp" {
+			if source := strings.Fields(after)[1]; strings.HasPrefix(source, "/dev/") {
+				return source
+			}
+		}
+	}
+	t.Skip("no disk of its own is mounted at /tmp")
+	return ""
+}
+
+// TestUnifiedStats: the figures are those of the container's cgroup.
+func TestUnifiedStats(t *testing.T) {
+	needsUnified(t)
+	d := shared(t)
+	image, cli := d.Image(t, "busybox"), d.Docker(t)
+	n := name(t)
+	detached(t, cli, "--name", n, "-m", "64m", image, "sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=20 2>/dev/null; dd if=/dev/zero of=/file bs=1M count=4 conv=fsync 2>/dev/null; echo ready; sleep 1000")
+	testenv.Eventually(t, "it wrote", func() bool { return cli.OK(t, "logs", n) == "ready" })
+	var s apicontainer.StatsResponse
+	if err := json.Unmarshal([]byte(d.API(t, 200, "GET", "/containers/"+n+"/stats?stream=false", "")), &s); err != nil {
+		t.Fatal(err)
+	}
+	if m := s.MemoryStats; m.Limit != 64<<20 || m.Usage < 20<<20 || m.Usage > 64<<20 || m.Stats["shmem"] < 20<<20 || m.Stats["file"] == 0 {
+		t.Errorf("memory: limit %d, usage %d, %v", m.Limit, m.Usage, m.Stats)
+	}
+	if c := s.CPUStats; c.CPUUsage.TotalUsage == 0 || c.SystemUsage == 0 || c.OnlineCPUs == 0 {
+		t.Errorf("processors: %+v", c)
+	}
+	if s.PidsStats.Current != 1 {
+		t.Errorf("processes: %+v", s.PidsStats)
+	}
+	var written uint64
+	for _, e := range s.BlkioStats.IoServiceBytesRecursive {
+		if strings.EqualFold(e.Op, "write") {
+			written += e.Value
+		}
+	}
+	if written < 4<<20 {
+		t.Errorf("block I/O: %+v", s.BlkioStats)
+	}
+}
+
+// TestUnifiedDevices: rules are a program of the kernel's here, no file.
+func TestUnifiedDevices(t *testing.T) {
+	needsUnified(t)
+	d := shared(t)
+	image := d.Image(t, "busybox")
+	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		const open = "mknod /x c 1 11 && : >>/x && echo opened" // the messages of the kernel
+		res := cli.Try(t, "run", "--rm", image, "sh", "-c", open)
+		contains(t, "by default", res.Stderr, "Operation not permitted")
+		equal(t, "with a rule", cli.OK(t, "run", "--rm", "--device-cgroup-rule", "c 1:11 wm", image, "sh", "-c", open), "opened")
+		equal(t, "what all may", cli.OK(t, "run", "--rm", image, "sh", "-c", "head -c 1 /dev/zero | wc -c; echo x >/dev/null && echo yes"), "1\nyes")
+	})
+}
+
+// TestUnifiedDelegation: a container sees its own cgroup as the root, and one
+// that may write there cannot lift its limits.
+func TestUnifiedDelegation(t *testing.T) {
+	needsUnified(t)
+	d := shared(t)
+	image := d.Image(t, "busybox")
+	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		equal(t, "namespace", cli.OK(t, "run", "--rm", image, "cat", "/proc/self/cgroup"), "0::/")
+		const script = `cd /sys/fs/cgroup; mkdir a && echo 0 >a/cgroup.procs && echo +pids >cgroup.subtree_control && echo 5 >a/pids.max && cat a/pids.max
+			echo max >memory.max && echo lifted; cat memory.max`
+		equal(t, "inside", cli.OK(t, "run", "--rm", "-m", "64m", "--security-opt", "writable-cgroups=true", image, "sh", "-c", script+" 2>/dev/null"), "5\n67108864")
+	})
+}
+
+// TestUnifiedFreezeAndKill: pause is in cgroup.events, and a paused container
+// with many processes is killed whole.
+func TestUnifiedFreezeAndKill(t *testing.T) {
+	needsUnified(t)
+	d := shared(t)
+	image := d.Image(t, "busybox")
+	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		n := name(t)
+		detached(t, cli, "--name", n, "--pid", "host", image, "sh", "-c", "trap '' TERM; for i in 1 2 3 4 5; do (trap '' TERM; sleep 1000) & done; wait")
+		dir := groupOf(t, cli, n)
+		testenv.Eventually(t, "its processes run", func() bool { return len(strings.Fields(value(t, dir, "cgroup.procs"))) == 6 })
+		cli.OK(t, "pause", n)
+		contains(t, "events", value(t, dir, "cgroup.events"), "frozen 1")
+		cli.OK(t, "unpause", n)
+		contains(t, "events", value(t, dir, "cgroup.events"), "frozen 0")
+		cli.OK(t, "pause", n)
+		cli.OK(t, "rm", "-f", n)
+		testenv.Eventually(t, "the cgroup is gone", func() bool { _, err := os.Stat(dir); return os.IsNotExist(err) })
+	})
+}
+
+// TestAppArmor: containers are confined by docker-default where the kernel and
+// the parser of profiles are there, their execs too, and info tells.
+func TestAppArmor(t *testing.T) {
+	testenv.NeedsRoot(t)
+	if b, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); !strings.HasPrefix(string(b), "Y") {
+		t.Skip("this kernel has no AppArmor")
+	}
+	d := shared(t)
+	image := d.Image(t, "busybox")
+	contains(t, "info", d.Docker(t).OK(t, "info", "-f", "{{.SecurityOptions}}"), "name=apparmor")
+	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		const profile = "cat /proc/self/attr/current"
+		equal(t, "run", cli.OK(t, "run", "--rm", image, "sh", "-c", profile), "docker-default (enforce)")
+		equal(t, "init", cli.OK(t, "run", "--rm", "--init", image, "sh", "-c", profile), "docker-default (enforce)")
+		equal(t, "privileged", cli.OK(t, "run", "--rm", "--privileged", image, "sh", "-c", profile), "unconfined")
+		equal(t, "unconfined", cli.OK(t, "run", "--rm", "--security-opt", "apparmor=unconfined", image, "sh", "-c", profile), "unconfined")
+		contains(t, "mount", cli.Try(t, "run", "--rm", "--cap-add", "SYS_ADMIN", image, "mount", "-t", "tmpfs", "x", "/tmp").Stderr, "ermission denied")
+		n := name(t)
+		detached(t, cli, "--name", n, image, "sleep", "1000")
+		equal(t, "exec", cli.OK(t, "exec", n, "sh", "-c", profile), "docker-default (enforce)")
+		equal(t, "privileged exec", cli.OK(t, "exec", "--privileged", n, "sh", "-c", profile), "docker-default (enforce)")
+		equal(t, "inspect", cli.OK(t, "inspect", "-f", "{{.AppArmorProfile}}", n), "docker-default")
+		cli.OK(t, "kill", n)
+	})
+}
