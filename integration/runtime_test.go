@@ -149,9 +149,11 @@ func (r *otherRuntime) testLife(t *testing.T) {
 	}
 	equal(t, "exec's input and user", cli.OKInput(t, strings.NewReader("in\n"), "exec", "-i", "-u", "app", id, "sh", "-c", "cat; id -u; echo $HOME"), "in\n1000\n/home/app")
 	cli.Fails(t, 127, "executable file not found", "exec", id, "nosuch")
-	term := cli.Terminal(t, "exec", "-it", id, "sh", "-c", "tty; stty size; exit 5")
+	// crun gives an exec's terminal no size; ours follows at once, but not before.
+	term := cli.Terminal(t, "exec", "-it", id, "sh", "-c", `tty; trap "exit 5" INT; while :; do stty size; sleep 0.05; done`)
 	term.Expect("/dev/pts/")
 	term.Expect("24 80")
+	term.Type("\x03")
 	if code := term.Exit(); code != 5 {
 		t.Errorf("exec on a terminal: exit code %d, want 5", code)
 	}
