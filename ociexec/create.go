@@ -41,6 +41,10 @@ func (c *Container) Create(ctx context.Context, req *ocirun.CreateRequest, host 
 		return nil, fmt.Errorf("the systemd cgroup driver with another runtime: %w", errdefs.ErrNotImplemented)
 	case req.Root == nil:
 		return nil, fmt.Errorf("a container of another runtime without a root: %w", errdefs.ErrInvalidArgument)
+	case slices.ContainsFunc(req.Spec.Mounts, func(m specs.Mount) bool { return ocirun.Subpath(&m) != "" }):
+		// It would follow the path itself, which containers that share the volume
+		// can lead anywhere.
+		return nil, fmt.Errorf("a part of a volume with another runtime: %w", errdefs.ErrNotImplemented)
 	case len(req.ExtraFiles) > 0:
 		return nil, fmt.Errorf("further descriptors with another runtime: %w", errdefs.ErrNotImplemented)
 	}

@@ -74,7 +74,7 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			p.opened = append(p.opened, tree)
 			w.SourceFD = p.pass(int(tree.Fd()))
 		}
-		if sub := subpathOf(m); sub != "" && w.Kind == wire.MountBind && w.SourceFD < 0 {
+		if sub := Subpath(m); sub != "" && w.Kind == wire.MountBind && w.SourceFD < 0 {
 			tree, err := openPart(w.Source, sub, w.Recursive)
 			if err != nil {
 				return invalidf("mount at %s: open %s in source %s: %v", w.Target, sub, w.Source, err)

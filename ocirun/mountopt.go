@@ -103,7 +103,7 @@ func parseMount(m *specs.Mount) (wire.Mount, error) {
 			}
 		}
 		if strings.HasPrefix(o, subpathOption) {
-			continue // a path, see subpathOf
+			continue // a path, see Subpath
 		}
 		switch o {
 		case "", "defaults":
@@ -208,8 +208,8 @@ func MountOptions() []string {
 // subpathOption is followed by the part of a bind mount's source to mount.
 const subpathOption = "wherry.subpath="
 
-// subpathOf returns the part of a mount's source that is to be mounted, "" for all.
-func subpathOf(m *specs.Mount) string {
+// Subpath returns the part of a mount's source that is to be mounted, "" for all.
+func Subpath(m *specs.Mount) string {
 	for _, o := range m.Options {
 		if sub, ok := strings.CutPrefix(o, subpathOption); ok {
 			return sub

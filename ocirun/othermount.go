@@ -75,19 +75,7 @@ func openThere(pid int, inside string, recursive bool) (int, error) {
 // directory may be shared with containers: the path is resolved as if the
 // directory were the root, by descriptor, so that no link leads out of it.
 func openPart(dir, sub string, recursive bool) (*os.File, error) {
-	top, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(top)
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	var place int
-	for range openTries {
-		place, err = unix.Openat2(top, sub, &how)
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) { // a rename raced with a ".."
-			break
-		}
-	}
+	place, err := resolvePart(dir, sub)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +89,26 @@ func openPart(dir, sub string, recursive bool) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), sub), nil
+}
+
+func resolvePart(dir, sub string) (int, error) {
+	top, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(top)
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	for range openTries {
+		var place int
+		place, err = unix.Openat2(top, sub, &how)
+		if err == nil {
+			return place, nil
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) { // a rename raced with a ".."
+			break
+		}
+	}
+	return -1, err
 }
 
 // openTries bounds how often a path is resolved anew while it changes.

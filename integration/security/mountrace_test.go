@@ -92,7 +92,18 @@ func prefixed(prefix string, names []string) []string {
 // TestVolumeSubpathRace exchanges the part of a volume that another container
 // mounts with a link to the host (the class of CVE-2021-25741).
 func TestVolumeSubpathRace(t *testing.T) {
-	d := shared(t)
+	t.Run("built-in", func(t *testing.T) { subpathRace(t, shared(t)) })
+	t.Run("runc", func(t *testing.T) {
+		testenv.NeedsRoot(t)
+		runc := testenv.NeedsProgram(t, "runc")
+		d := testenv.Start(t, testenv.Options{Args: []string{"--add-runtime", "other=" + runc, "--default-runtime", "other"}})
+		image(t, d, "probe", "")
+		// It would follow a path.
+		d.Wherry(t).Fails(t, 125, "a part of a volume with another runtime", "run", "--rm", "--mount", "type=volume,src=other-sub,dst=/part,volume-subpath=.", "probe", "/bin/true")
+	})
+}
+
+func subpathRace(t *testing.T, d *testenv.Daemon) {
 	cli := d.Wherry(t)
 	for label, mode := range map[string]string{"last component": "sub", "parent": "p/sub"} {
 		t.Run(label, func(t *testing.T) {
@@ -112,7 +123,7 @@ func TestVolumeSubpathRace(t *testing.T) {
 			}
 			t.Logf("%d of %d started", started, 3*rounds)
 			if started == 0 {
-				t.Error("none started: the test shows nothing")
+				t.Errorf("none started: the test shows nothing: %s", cli.Try(t, "run", "--rm", "--network", "none", "--mount", "type=volume,src="+v+",dst=/part,volume-subpath=p", "probe", "/bin/true").All())
 			}
 			id := cli.OK(t, "create", "--mount", "type=volume,src="+v+",dst=/part,volume-subpath="+mode, "probe", "/probe", "sleep")
 			t.Cleanup(func() { cli.Try(t, "rm", "-f", id) })
