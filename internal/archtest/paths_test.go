@@ -196,7 +196,7 @@ func harmlessPath(arg ast.Expr, below bool) bool {
 	case *ast.BinaryExpr: // "/proc/self/fd/" + number
 		lit, ok := a.X.(*ast.BasicLit)
 		call, isCall := a.Y.(*ast.CallExpr)
-		return ok && isCall && lit.Value == `"/proc/self/fd/"` && selector(call.Fun) == "strconv.Itoa"
+		return ok && isCall && lit.Value == `"/proc/self/fd/"` && (selector(call.Fun) == "strconv.Itoa" || selector(call.Fun) == "itoa")
 	case *ast.CallExpr:
 		if selector(a.Fun) == "procFd" {
 			return true
