@@ -106,7 +106,7 @@ var hostPaths = reasons(map[string][]string{
 		"ocirun/initproc.writeFile",
 	},
 	"a descriptor that was pinned, by its name in the host's procfs, for a call that takes none; the source is the user's": {
-		"ocirun/initproc.setup.mountByCall",
+		
 	},
 	"the runtime's own binary": {
 		"ocirun.readOnlyView", "ocirun.sealedCopy",
