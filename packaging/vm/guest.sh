@@ -25,7 +25,8 @@ echo "Linux $(uname -r), $(nproc) processors, cgroup v2 with $(cat /sys/fs/cgrou
 
 for package in ocirun/cgroup ocirun/command ocirun/passwd ocirun/wire; do tests $package -test.timeout 5m; done
 tests ocirun/seccomp -test.timeout 5m -test.skip Libseccomp # a comparison of programs, which no kernel changes
-tests ocirun -test.timeout 8m -test.skip "$(these TestNothingIsLeft)" # 160 containers
+# 160 containers; a view that kernel 6.1 refuses, so that the runtime seals a copy of itself there.
+tests ocirun -test.timeout 8m -test.skip '^TestNothingIsLeft$|^TestProgramIsSealed$/^read-only_view$'
 tests supervisor -test.timeout 5m -test.run "$(these TestExecIsConfined TestOutputAndExit TestKilledBySignal TestStop \
 	TestExec TestPause TestOOM TestTerminal TestSupervisorKilled TestUserAndNothingLeft TestDieWithOwner)"
 tests integration -test.timeout 8m -test.run "$(these TestUnified.+ TestAppArmor TestOutOfMemory TestRunExitCodes TestExec \

@@ -38,7 +38,7 @@ while read -r package dir; do
 	[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$name/"
 done <<<"$packages"
 cp "${1:-$here/guest.sh}" "$lane/run"
-"$here/boot.sh" -t "${WHERRY_VM_SECONDS:-720}" "$lane" &
+"$here/boot.sh" -t "${WHERRY_VM_SECONDS:-900}" "$lane" &
 guest=$!
 wait "$guest" || status=$?
 guest=''
