@@ -105,9 +105,6 @@ var hostPaths = reasons(map[string][]string{
 		"ocirun.newTimeNS", "ocirun/initproc.setup.devLinks", "ocirun/initproc.setup.hierarchy", "ocirun/initproc.setup.openProc",
 		"ocirun/initproc.writeFile",
 	},
-	"a descriptor that was pinned, by its name in the host's procfs, for a call that takes none; the source is the user's": {
-		
-	},
 	"the runtime's own binary": {
 		"ocirun.readOnlyView", "ocirun.sealedCopy",
 	},
