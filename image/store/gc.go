@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -113,11 +114,14 @@ func (s *Store) collect(ctx context.Context) (gc.Stats, error) {
 	return stats, nil
 }
 
+// tidyPrefix begins the names of what markDirty makes.
+const tidyPrefix = "tidy-"
+
 // markDirty makes the collection that follows look into the blob store and the
 // snapshotter too, for what a killed process put there and nowhere else. The
 // database looks only after it removed something, so it gets something to remove.
 func (s *Store) markDirty(ctx context.Context) error {
-	name := "tidy-" + randomID()
+	name := tidyPrefix + randomID()
 	desc := ocispec.Descriptor{Digest: digest.FromString(name), Size: int64(len(name))}
 	if err := content.WriteBlob(ctx, s.ContentStore(), name, strings.NewReader(name), desc); err != nil {
 		return err
@@ -148,8 +152,8 @@ func (s *Store) tidy(ctx context.Context) error {
 
 // sweepIngest removes what is left of downloads that a process was killed in
 // the middle of beginning or ending: without their data or their reference
-// nothing can go on with them, and the content store does not see them. It runs
-// before any download.
+// nothing can go on with them, and the content store does not see them. So it
+// does with what a collection had begun to write. It runs before any download.
 func (s *Store) sweepIngest() error {
 	dir := filepath.Join(s.opts.Root, "content", "ingest")
 	entries, err := os.ReadDir(dir)
@@ -160,11 +164,10 @@ func (s *Store) sweepIngest() error {
 		return err
 	}
 	for _, e := range entries {
-		whole := true
-		for _, file := range []string{"ref", "data"} {
-			if _, err := os.Lstat(filepath.Join(dir, e.Name(), file)); errors.Is(err, os.ErrNotExist) {
-				whole = false
-			}
+		ref, err := os.ReadFile(filepath.Join(dir, e.Name(), "ref"))
+		whole := !errors.Is(err, os.ErrNotExist) && !strings.HasPrefix(path.Base(string(ref)), tidyPrefix)
+		if _, err := os.Lstat(filepath.Join(dir, e.Name(), "data")); errors.Is(err, os.ErrNotExist) {
+			whole = false
 		}
 		if !whole {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {

@@ -439,6 +439,15 @@ func TestSweepIngest(t *testing.T) {
 			}
 		}
 	}
+	collected := filepath.Join(ingest, "collection")
+	if err := os.Mkdir(collected, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for f, text := range map[string]string{"ref": "wherry/1/" + tidyPrefix + "57d8", "data": "x"} {
+		if err := os.WriteFile(filepath.Join(collected, f), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s := &Store{opts: Options{Root: root}}
 	if err := s.sweepIngest(); err != nil {
 		t.Fatal(err)
