@@ -174,8 +174,12 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 	}
 	w.KeepFDs = len(req.ExtraFiles)
 	w.Keyring = "_ses." + path.Base(req.Cgroup) // never the engine's own
+	later := joinLater
+	if userNS && !hasNamespace(req.Spec, specs.CgroupNamespace) {
+		later &^= unix.CLONE_NEWCGROUP // it is ours, and root of that user namespace may not enter it
+	}
 	return &wire.Config{
-		Join: true, JoinFD: 0, JoinFlags: joinLater, RootFD: -1, UserNS: userNS, Process: w,
+		Join: true, JoinFD: 0, JoinFlags: later, RootFD: -1, UserNS: userNS, Process: w,
 	}, []int{int(req.PidFD.Fd())}, nil
 }
 

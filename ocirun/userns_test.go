@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,6 +72,22 @@ func TestUserNamespaceExec(t *testing.T) {
 	}
 	if _, err := execIn(t, r, c, req.Spec, nil, "foo"); err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestUserNamespaceExecHostCgroups is an exec where the cgroup namespace is the
+// host's, which root of the container's user namespace may not enter.
+func TestUserNamespaceExecHostCgroups(t *testing.T) {
+	r := newRuntime(t)
+	req := mapped(t, busyboxRoot(t), "exec sleep 60")
+	req.Spec.Linux.Namespaces = slices.DeleteFunc(req.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+	c := start(t, r, req)
+	res, err := execIn(t, r, c, req.Spec, nil, "sh", "-c", "readlink /proc/self/ns/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host, err := os.Readlink("/proc/self/ns/cgroup"); err != nil || res.out != host+"\n" {
+		t.Errorf("in %q, want the host's %q: %v", res.out, host, err)
 	}
 }
 
