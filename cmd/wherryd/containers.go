@@ -88,14 +88,7 @@ func (e *engine) shutdownAgain(ctx context.Context, opts remote.Options) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range inv.Tasks {
-		if e.containers.Has(container.ID(t.ID)) {
-			continue
-		}
-		if err := c.Delete(ctx, t.ID, true); err != nil && !errdefs.IsNotFound(err) {
-			e.log.Error("delete a task without container", "task", t.ID, "err", err)
-		}
-	}
+	e.containers.DeleteStrays(ctx, c, inv)
 	return c.Shutdown(ctx)
 }
 

@@ -38,19 +38,28 @@ func (e *Engine) Boot(ctx context.Context) error {
 			again = append(again, u)
 		}
 	}
-	for id := range tasks {
-		if e.index.get(container.ID(id)) == nil {
-			if err := e.o.Tasks.Delete(ctx, id, true); err != nil && !errdefs.IsNotFound(err) {
-				e.log.Error("delete a task without container", "task", id, "err", err)
-			}
-		}
-	}
+	e.DeleteStrays(ctx, e.o.Tasks, inv)
 	for i := range inv.Execs {
 		e.execs.learn(inv.Execs[i])
 	}
 	e.collect(ctx)
 	e.reaper.now(func() { e.startAgain(again) })
 	return nil
+}
+
+// DeleteStrays deletes the tasks of an inventory that have no container, over
+// the connection that it came from.
+func (e *Engine) DeleteStrays(ctx context.Context, tasks interface {
+	Delete(ctx context.Context, id string, force bool) error
+}, inv task.Inventory) {
+	for _, t := range inv.Tasks {
+		if e.index.get(container.ID(t.ID)) != nil {
+			continue
+		}
+		if err := tasks.Delete(ctx, t.ID, true); err != nil && !errdefs.IsNotFound(err) {
+			e.log.Error("delete a task without container", "task", t.ID, "err", err)
+		}
+	}
 }
 
 func byID(inv task.Inventory) map[string]task.Status {

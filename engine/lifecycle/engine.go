@@ -168,9 +168,6 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// Has tells whether there is a container with this full ID.
-func (e *Engine) Has(id container.ID) bool { return e.index.get(id) != nil }
-
 func (e *Engine) host() check.Host {
 	d := e.defaults.Load()
 	return check.Host{CPUs: runtime.NumCPU(), Runtimes: d.Runtimes, LogTypes: d.LogTypes}

@@ -98,9 +98,9 @@ func number(path string) int {
 // writing floods stdout and keeps count in a file.
 const writing = `i=0; while [ ! -e /ctl/stop ]; do i=$((i+1)); head -c 3000 /dev/zero | tr '\0' x; echo " $i"; echo $i >/ctl/$NAME; done; exit 5`
 
-// TestLogDiskHangs: containers go on while their logs cannot be written, unless
-// they asked for blocking mode, and so does everything else.
-func TestLogDiskHangs(t *testing.T) {
+// onLogDisk launches a daemon that has its logs on a disk of its own (bytes).
+func onLogDisk(t *testing.T, size int64) (*testenv.Daemon, *logDisk) {
+	t.Helper()
 	testenv.NeedsRoot(t)
 	testenv.Bin(t, "wherryd")
 	d, err := testenv.New(testenv.Options{})
@@ -112,12 +112,19 @@ func TestLogDiskHangs(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	disk := newLogDisk(t, d, 128<<20)
+	disk := newLogDisk(t, d, size)
 	// The daemon is closed before the disk is unmounted.
 	t.Cleanup(func() { _ = d.RemoveAll(); _ = d.Stop() })
 	if err := d.Launch(); err != nil {
 		t.Fatal(err)
 	}
+	return d, disk
+}
+
+// TestLogDiskHangs: containers go on while their logs cannot be written, unless
+// they asked for blocking mode, and so does everything else.
+func TestLogDiskHangs(t *testing.T) {
+	d, disk := onLogDisk(t, 128<<20)
 	cli := d.Docker(t)
 	image := d.Image(t, "busybox")
 	ctl := t.TempDir()
@@ -216,22 +223,7 @@ func numbered(t *testing.T, name string, r testenv.Result) (lines, missing int) 
 
 // TestLogDiskFull: the container goes on, what is missing is said.
 func TestLogDiskFull(t *testing.T) {
-	testenv.NeedsRoot(t)
-	testenv.Bin(t, "wherryd")
-	d, err := testenv.New(testenv.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	disk := newLogDisk(t, d, 8<<20)
-	t.Cleanup(func() { _ = d.RemoveAll(); _ = d.Stop() })
-	if err := d.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	d, disk := onLogDisk(t, 8<<20)
 	cli := d.Docker(t)
 	image := d.Image(t, "busybox")
 	ctl := t.TempDir()
