@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -33,9 +34,7 @@ func openDriver(name, root string) (driver, error) {
 	case "", "overlay2", "overlayfs", "overlay":
 		err := overlayutils.Supported(root)
 		if err == nil {
-			sn, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithUpperdirLabel)
-			spread(filepath.Join(root, "snapshots"))
-			return driver{name: "overlayfs", sn: sn, stacked: true}, err
+			return openOverlay(root)
 		}
 		if !auto {
 			return driver{}, fmt.Errorf("storage driver %s: %w: %w", name, err, errdefs.ErrFailedPrecondition)
@@ -49,6 +48,20 @@ func openDriver(name, root string) (driver, error) {
 		return driver{}, fmt.Errorf("storage driver %s is not built in: %w", name, errdefs.ErrNotImplemented)
 	}
 	return driver{}, fmt.Errorf("unknown storage driver %q: %w", name, errdefs.ErrInvalidArgument)
+}
+
+func openOverlay(root string) (driver, error) {
+	sn, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithUpperdirLabel)
+	if err != nil {
+		return driver{}, err
+	}
+	dirs := filepath.Join(root, "snapshots")
+	spread(dirs)
+	d := &deepRemoval{Snapshotter: sn}
+	if err := d.addStrays(context.Background(), dirs); err != nil {
+		return driver{}, errors.Join(err, sn.Close())
+	}
+	return driver{name: "overlayfs", sn: d, stacked: true}, nil
 }
 
 // topDir is FS_TOPDIR_FL of linux/fs.h, chattr's T.

@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/internal/rmtree"
 )
 
 // The files of a layer are not synced one by one, and nobody who pulls waits
@@ -263,7 +265,7 @@ func (s *Store) unpackAgain(ctx context.Context, info snapshots.Info) error {
 	if !s.driver.stacked || dir == "" {
 		return fmt.Errorf("storage driver %s has no layer directories: %w", s.driver.name, errdefs.ErrNotImplemented)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := rmtree.Remove(dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {

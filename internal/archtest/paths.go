@@ -75,7 +75,7 @@ var hostPaths = reasons(map[string][]string{
 		"engine/lifecycle.Engine.build", "engine/lifecycle.Engine.closeShm", "engine/lifecycle.Engine.collect", "engine/lifecycle.Engine.collectShm",
 		"engine/lifecycle.Engine.openShm", "engine/lifecycle.Engine.removeFiles", "engine/lifecycle.New", "engine/lifecycle.ended",
 		"engine/lifecycle.overwrite", "image/store.Store.clearTemp", "image/store.Store.open", "image/store.Store.sweepIngest", "image/store.Store.syncFS",
-		"image/store.Store.temp", "image/store.bootID", "snapshot/native.Driver.Remove", "snapshot/native.Driver.adopt", "snapshot/native.Driver.make",
+		"image/store.Store.temp", "image/store.bootID", "image/store.deepRemoval.addStrays", "snapshot/native.Driver.Remove", "snapshot/native.Driver.adopt", "snapshot/native.Driver.make",
 		"snapshot/native.New", "snapshot/overlay.Driver.base", "snapshot/overlay.Driver.chainOf", "snapshot/overlay.Driver.discard",
 		"snapshot/overlay.Driver.dropBases", "snapshot/overlay.Driver.make", "snapshot/overlay.Driver.scan", "snapshot/overlay.New",
 		"snapshot/overlay.backing", "snapshot/overlay.trash.empty", "volume/local.Open", "volume/local.Store.adopt", "volume/local.Store.erase",
