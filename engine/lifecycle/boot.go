@@ -40,7 +40,7 @@ func (e *Engine) Boot(ctx context.Context) error {
 	}
 	e.DeleteStrays(ctx, e.o.Tasks, inv)
 	for i := range inv.Execs {
-		e.execs.learn(inv.Execs[i])
+		e.execs.Learn(inv.Execs[i])
 	}
 	e.collect(ctx)
 	e.reaper.now(func() { e.startAgain(again) })

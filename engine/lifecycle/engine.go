@@ -20,6 +20,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
+	"github.com/wherry-engine/wherry/engine/exec"
 	"github.com/wherry-engine/wherry/events"
 	"github.com/wherry-engine/wherry/image"
 	"github.com/wherry-engine/wherry/internal/state"
@@ -122,7 +123,7 @@ type Engine struct {
 	log      *slog.Logger
 	defaults atomic.Pointer[Defaults]
 	index    index
-	execs    execs
+	execs    exec.Registry
 	reaper   reaper
 	acks     acks
 	stop     context.CancelFunc

@@ -85,7 +85,7 @@ func (e *Engine) rejoin(ctx context.Context) error {
 		}
 	}
 	for i := range inv.Execs {
-		e.execs.learn(inv.Execs[i])
+		e.execs.Learn(inv.Execs[i])
 	}
 	e.reaper.now(func() { e.startAgain(again) })
 	return nil
@@ -107,7 +107,7 @@ func (e *Engine) receive(ctx context.Context, ev task.Event) {
 	u := e.index.get(container.ID(ev.Status.ID))
 	if u == nil {
 		if ev.Exec != nil {
-			e.execs.learn(*ev.Exec)
+			e.execs.Learn(*ev.Exec)
 		}
 		e.ack(ctx, ev.Seq)
 		return
@@ -168,7 +168,7 @@ func (e *Engine) apply(ctx context.Context, u *unit, ev task.Event) (remove bool
 		if ev.Exec == nil {
 			return false
 		}
-		if e.execs.learn(*ev.Exec) {
+		if e.execs.Learn(*ev.Exec) {
 			e.emit(u, apievents.ActionExecDie, map[string]string{
 				"execID": ev.Exec.ExecID, "exitCode": strconv.Itoa(ev.Exec.ExitCode),
 			})

@@ -11,13 +11,9 @@ import (
 	"github.com/containerd/errdefs"
 	apicontainer "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/wherry-engine/wherry/container"
-	"github.com/wherry-engine/wherry/engine/check"
-	"github.com/wherry-engine/wherry/engine/detach"
-	"github.com/wherry-engine/wherry/engine/naming"
-	"github.com/wherry-engine/wherry/engine/spec"
+	"github.com/wherry-engine/wherry/engine/exec"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -28,32 +24,16 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, req apicontainer.Ex
 	if err != nil {
 		return "", err
 	}
-	if len(req.Cmd) == 0 {
-		return "", invalid("no exec command specified")
-	}
-	if _, err := detach.Parse(req.DetachKeys); err != nil {
-		return "", invalid("Invalid detach keys (%s) provided", req.DetachKeys)
-	}
-	if err := check.Config(&apicontainer.Config{Env: withoutUnset(req.Env), WorkingDir: req.WorkingDir, Cmd: req.Cmd}); err != nil {
+	if err := exec.Check(req); err != nil {
 		return "", err
 	}
 	if err := executable(u, ref); err != nil {
 		return "", err
 	}
-	ex := &execution{id: string(naming.NewID()), owner: u.id, req: req, done: make(chan struct{})}
-	e.execs.add(ex)
-	e.emit(u, apievents.Action(string(apievents.ActionExecCreate)+": "+strings.Join(req.Cmd, " ")), map[string]string{"execID": ex.id})
-	return ex.id, nil
-}
-
-func withoutUnset(env []string) []string {
-	var out []string
-	for _, kv := range env {
-		if strings.Contains(kv, "=") {
-			out = append(out, kv)
-		}
-	}
-	return out
+	ex := exec.New(u.id, req)
+	e.execs.Add(ex)
+	e.emit(u, apievents.Action(string(apievents.ActionExecCreate)+": "+strings.Join(req.Cmd, " ")), map[string]string{"execID": ex.ID})
+	return ex.ID, nil
 }
 
 // executable reports why nothing can be executed in a container now.
@@ -72,43 +52,43 @@ func executable(u *unit, ref string) error {
 // ExecStart runs a prepared exec. NotFound, Conflict, InvalidArgument. Once the
 // connection is hijacked, errors are told on it.
 func (e *Engine) ExecStart(ctx context.Context, id string, req container.ExecStartRequest) error {
-	ex, u, err := e.exec(id)
+	ex, u, err := e.findExec(id)
 	if err != nil {
 		return err
 	}
 	if err := executable(u, string(u.id)); err != nil {
 		return err
 	}
-	if err := e.execs.begin(ex); err != nil {
+	if err := e.execs.Begin(ex); err != nil {
 		return err
 	}
-	treq, err := e.execRequest(u, ex)
+	treq, err := e.execMessage(u, ex)
 	if err != nil {
 		return err
 	}
 	if size := req.ConsoleSize; size != nil {
 		treq.Stdio.Height, treq.Stdio.Width = int(size[0]), int(size[1])
 	}
-	e.emit(u, apievents.Action(string(apievents.ActionExecStart)+": "+strings.Join(ex.req.Cmd, " ")), map[string]string{"execID": ex.id})
+	e.emit(u, apievents.Action(string(apievents.ActionExecStart)+": "+strings.Join(ex.Request.Cmd, " ")), map[string]string{"execID": ex.ID})
 	if req.Detach || req.Conn == nil {
 		treq.Detach = true
 		_, err = e.runExec(context.WithoutCancel(ctx), ex, treq, nil)
 		return err
 	}
-	stream, err := req.Conn.Hijack(ex.req.Tty, true)
+	stream, err := req.Conn.Hijack(ex.Request.Tty, true)
 	if err != nil {
-		e.execs.finish(ex, codeFailed)
+		e.execs.Finish(ex, codeFailed)
 		return err
 	}
 	return e.execAttached(ctx, ex, treq, stream)
 }
 
-func (e *Engine) exec(id string) (*execution, *unit, error) {
-	ex, err := e.execs.get(id)
+func (e *Engine) findExec(id string) (*exec.Exec, *unit, error) {
+	ex, err := e.execs.Get(id)
 	if err != nil {
 		return nil, nil, err
 	}
-	u := e.index.get(ex.owner)
+	u := e.index.get(ex.Container)
 	if u == nil {
 		return nil, nil, errdefs.ErrNotFound.WithMessage("No such exec instance: " + id)
 	}
@@ -122,7 +102,7 @@ func (e *Engine) refreshOwned(ctx context.Context, u *unit) {
 	})
 }
 
-func (e *Engine) execAttached(ctx context.Context, ex *execution, treq task.ExecRequest, stream container.Stream) error {
+func (e *Engine) execAttached(ctx context.Context, ex *exec.Exec, treq task.ExecRequest, stream container.Stream) error {
 	f, proxy, err := descriptor(stream)
 	if err != nil {
 		return errors.Join(err, stream.Close())
@@ -131,7 +111,7 @@ func (e *Engine) execAttached(ctx context.Context, ex *execution, treq task.Exec
 	_, err = e.runExec(context.WithoutCancel(ctx), ex, treq, f)
 	if err != nil {
 		if _, werr := f.Write(stream.Head); werr == nil {
-			_ = writeFrame(f, 1, []byte(err.Error()+"\r\n"), !ex.req.Tty)
+			_ = writeFrame(f, 1, []byte(err.Error()+"\r\n"), !ex.Request.Tty)
 		}
 	}
 	_ = f.Close()
@@ -140,34 +120,34 @@ func (e *Engine) execAttached(ctx context.Context, ex *execution, treq task.Exec
 }
 
 // runExec starts the process; conn, if any, stays the caller's to close.
-func (e *Engine) runExec(ctx context.Context, ex *execution, treq task.ExecRequest, conn *os.File) (task.ExecStatus, error) {
-	u := e.index.get(ex.owner)
+func (e *Engine) runExec(ctx context.Context, ex *exec.Exec, treq task.ExecRequest, conn *os.File) (task.ExecStatus, error) {
+	u := e.index.get(ex.Container)
 	if u == nil {
-		e.execs.finish(ex, codeFailed)
-		return task.ExecStatus{}, notFound(string(ex.owner))
+		e.execs.Finish(ex, codeFailed)
+		return task.ExecStatus{}, notFound(string(ex.Container))
 	}
 	u.freeze.RLock()
 	if err := executable(u, string(u.id)); err != nil {
 		u.freeze.RUnlock()
-		e.execs.finish(ex, codeFailed)
+		e.execs.Finish(ex, codeFailed)
 		return task.ExecStatus{}, err
 	}
 	pid := u.status.Load().Pid
-	sctx, done := e.execs.starting(ctx, ex)
+	sctx, done := e.execs.Starting(ctx, ex)
 	st, err := e.o.Tasks.Exec(sctx, treq, conn)
 	done()
 	u.freeze.RUnlock()
 	if err != nil {
 		code, xerr := explain(execError{err})
-		e.execs.finish(ex, code)
+		e.execs.Finish(ex, code)
 		// Nobody is told why a health check failed that ends with its container;
 		// the container's owner may be waiting for it.
-		if !ex.probe && !errdefs.IsInvalidArgument(err) && e.isEnding(ctx, u, pid) {
+		if !ex.Probe && !errdefs.IsInvalidArgument(err) && e.isEnding(ctx, u, pid) {
 			return st, notRunning(u)
 		}
 		return st, xerr
 	}
-	e.execs.running(ex, st)
+	e.execs.Running(ex, st)
 	return st, nil
 }
 
@@ -210,88 +190,33 @@ type execError struct{ err error }
 func (x execError) Error() string { return "OCI runtime exec failed: " + trimClass(x.err) }
 func (x execError) Unwrap() error { return x.err }
 
-// execRequest is the message to the supervisor.
-func (e *Engine) execRequest(u *unit, ex *execution) (task.ExecRequest, error) {
-	s, req := u.spec.Load(), ex.req
-	h := s.HostConfig
-	privileged := req.Privileged || h.Privileged
-	caps, err := spec.ExecCaps(h.CapAdd, h.CapDrop, privileged)
-	if err != nil {
-		return task.ExecRequest{}, err
-	}
-	sec, err := spec.ParseSecurity(h.SecurityOpt)
-	if err != nil {
-		return task.ExecRequest{}, err
-	}
+// execMessage is what tells the supervisor of an exec.
+func (e *Engine) execMessage(u *unit, ex *exec.Exec) (task.ExecRequest, error) {
+	s := u.spec.Load()
 	links, err := e.linkEnv(s)
 	if err != nil {
 		links = nil // the linked container stopped meanwhile
 	}
-	env := spec.Env(s, links)
-	if req.Tty {
-		env = spec.MergeEnv([]string{"TERM=xterm"}, env)
-	}
-	keys, err := detach.Parse(req.DetachKeys)
-	if err != nil {
-		return task.ExecRequest{}, invalid("%v", err)
-	}
-	out := task.ExecRequest{
-		ID: string(u.id), ExecID: ex.id, User: or(req.User, s.Config.User),
-		Process: &specs.Process{
-			Terminal: req.Tty, Args: req.Cmd, Env: spec.MergeEnv(env, req.Env), Cwd: or(req.WorkingDir, or(s.Config.WorkingDir, "/")),
-			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-			NoNewPrivileges: sec.NoNewPrivileges != nil && *sec.NoNewPrivileges,
-		},
-		Stdio: task.Stdio{Terminal: req.Tty, OpenStdin: req.AttachStdin, StdinOnce: true},
-		Attach: task.AttachRequest{
-			Stdin: req.AttachStdin, Stdout: req.AttachStdout, Stderr: req.AttachStderr, DetachKeys: keys, Framed: !req.Tty,
-		},
-	}
-	if size := req.ConsoleSize; size != nil {
-		out.Stdio.Height, out.Stdio.Width = int(size[0]), int(size[1])
-	}
-	return out, nil
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
+	return ex.Message(s, links)
 }
 
 // ExecInspect describes an exec. NotFound.
 func (e *Engine) ExecInspect(ctx context.Context, id string) (apicontainer.ExecInspectResponse, error) {
-	ex, err := e.execs.get(id)
+	ex, err := e.execs.Get(id)
 	if err != nil {
 		return apicontainer.ExecInspectResponse{}, err
 	}
-	if x := e.execs.snapshot(ex); x.started && !x.ended {
+	if x := e.execs.State(ex); x.Started && !x.Ended {
 		// News of its end may still be on the way.
-		if st, err := e.o.Tasks.ExecStatus(ctx, string(x.owner), x.id); err == nil && !st.Running {
+		if st, err := e.o.Tasks.ExecStatus(ctx, string(ex.Container), ex.ID); err == nil && !st.Running {
 			e.endExec(st)
 		}
 	}
-	x := e.execs.snapshot(ex)
-	keys, _ := detach.Parse(x.req.DetachKeys)
-	out := apicontainer.ExecInspectResponse{
-		ID: x.id, Running: x.started && !x.ended, ContainerID: string(x.owner), Pid: x.status.Pid,
-		OpenStdin: x.req.AttachStdin, OpenStdout: x.req.AttachStdout, OpenStderr: x.req.AttachStderr, DetachKeys: keys,
-		ProcessConfig: &apicontainer.ExecProcessConfig{
-			Tty: x.req.Tty, Privileged: &x.req.Privileged, User: x.req.User, Arguments: []string{},
-		},
-	}
-	if len(x.req.Cmd) > 0 {
-		out.ProcessConfig.Entrypoint, out.ProcessConfig.Arguments = x.req.Cmd[0], x.req.Cmd[1:]
-	}
-	if x.ended {
-		out.ExitCode = &x.status.ExitCode
-	}
-	return out, nil
+	return e.execs.Inspect(ex), nil
 }
 
 func (e *Engine) endExec(st task.ExecStatus) {
-	if !e.execs.learn(st) {
+	if !e.execs.Learn(st) {
 		return
 	}
 	if u := e.index.get(container.ID(st.ID)); u != nil {
@@ -301,11 +226,11 @@ func (e *Engine) endExec(st task.ExecStatus) {
 
 // ExecResize sets the size of an exec's terminal. NotFound, Conflict.
 func (e *Engine) ExecResize(ctx context.Context, id string, height, width int) error {
-	ex, u, err := e.exec(id)
+	ex, u, err := e.findExec(id)
 	if err != nil {
 		return err
 	}
-	if x := e.execs.snapshot(ex); !x.started || x.ended {
+	if x := e.execs.State(ex); !x.Started || x.Ended {
 		return invalid("Exec command %s is not running", id)
 	}
 	return e.o.Tasks.Resize(ctx, string(u.id), id, width, height)

@@ -185,7 +185,7 @@ func (e *Engine) release(ctx context.Context, u *unit, forgetTask bool) {
 			e.log.Error("release shared memory", "container", u.id, "err", err)
 		}
 	}
-	e.execs.drop(u)
+	e.execs.Drop(u.id)
 }
 
 // refresh asks the supervisor, when the engine believes that a container runs

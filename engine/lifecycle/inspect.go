@@ -36,7 +36,7 @@ func (e *Engine) Inspect(ctx context.Context, ref string, size bool) (apicontain
 		HostConfig:     s.HostConfig, Config: s.Config, Mounts: MountPoints(s.Mounts),
 		NetworkSettings: e.networkSettings(ctx, u), ImageManifestDescriptor: s.Manifest,
 		Storage: &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.Driver}}},
-		ExecIDs: e.execs.of(u.id),
+		ExecIDs: e.execs.Of(u.id),
 	}
 	if s.HostConfig.LogConfig.Type == "json-file" {
 		out.LogPath = s.LogPath

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/exec"
 	"github.com/wherry-engine/wherry/engine/health"
-	"github.com/wherry-engine/wherry/engine/naming"
 )
 
 // startProbe begins the health checks of a container that runs.
@@ -94,11 +94,8 @@ func (e *Engine) stopProbe(u *unit) {
 // probe runs one health check in the container.
 func (e *Engine) probe(ctx context.Context, u *unit) (int, string, error) {
 	c := u.spec.Load().Config
-	ex := &execution{
-		id: string(naming.NewID()), owner: u.id, probe: true, started: true, done: make(chan struct{}),
-		req: apicontainer.ExecCreateRequest{Cmd: health.Command(c.Healthcheck, c.Shell), AttachStdout: true, AttachStderr: true},
-	}
-	treq, err := e.execRequest(u, ex)
+	ex := exec.NewProbe(u.id, health.Command(c.Healthcheck, c.Shell))
+	treq, err := e.execMessage(u, ex)
 	if err != nil {
 		return -1, "", err
 	}
@@ -108,9 +105,9 @@ func (e *Engine) probe(ctx context.Context, u *unit) (int, string, error) {
 		return -1, "", err
 	}
 	defer conn.Close()
-	e.execs.add(ex)
-	cmd := strings.Join(ex.req.Cmd, " ")
-	id := map[string]string{"execID": ex.id}
+	e.execs.Add(ex)
+	cmd := strings.Join(ex.Request.Cmd, " ")
+	id := map[string]string{"execID": ex.ID}
 	e.emit(u, apievents.Action(string(apievents.ActionExecCreate)+": "+cmd), id)
 	e.emit(u, apievents.Action(string(apievents.ActionExecStart)+": "+cmd), id)
 	_, err = e.runExec(ctx, ex, treq, f)
@@ -122,12 +119,12 @@ func (e *Engine) probe(ctx context.Context, u *unit) (int, string, error) {
 	defer stop()
 	out, _ := io.ReadAll(io.LimitReader(conn, 64<<10))
 	select {
-	case <-ex.done:
+	case <-ex.Done():
 	case <-ctx.Done():
-		_ = e.o.Tasks.Signal(context.WithoutCancel(ctx), string(u.id), ex.id, int(unix.SIGKILL))
+		_ = e.o.Tasks.Signal(context.WithoutCancel(ctx), string(u.id), ex.ID, int(unix.SIGKILL))
 		return -1, string(out), ctx.Err()
 	}
-	return e.execs.snapshot(ex).status.ExitCode, string(out), nil
+	return e.execs.State(ex).Status.ExitCode, string(out), nil
 }
 
 // pair makes a connected pair of sockets, one for the supervisor.

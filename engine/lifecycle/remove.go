@@ -115,7 +115,7 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 	}
 	ph.end("save")
 	e.index.remove(u)
-	e.execs.drop(u)
+	e.execs.Drop(u.id)
 	err := persist(func() error { return e.o.Tasks.Delete(ctx, string(u.id), true) })
 	if err != nil && !errdefs.IsNotFound(err) {
 		e.log.Error("forget task", "container", u.id, "err", err)
