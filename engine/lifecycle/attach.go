@@ -3,17 +3,13 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
-	"os"
-	"sync"
-	"time"
 
 	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/detach"
+	"github.com/wherry-engine/wherry/engine/handoff"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -47,14 +43,14 @@ func (e *Engine) Attach(ctx context.Context, ref string, req container.AttachReq
 			return errors.Join(err, stream.Close())
 		}
 	}
-	f, proxy, err := descriptor(stream)
+	f, proxy, err := handoff.Descriptor(stream)
 	if err != nil {
 		return errors.Join(err, stream.Close())
 	}
 	a := pending{conn: f, req: task.AttachRequest{
 		Stdin: req.Stdin && u.spec.Load().Config.OpenStdin, Stdout: req.Stdout, Stderr: req.Stderr,
 		DetachKeys: keys, Buffered: stream.Buffered, Framed: !tty && !req.Raw, Preface: stream.Head,
-		Relayed: !isSocket(stream.Conn),
+		Relayed: !handoff.IsSocket(stream.Conn),
 	}}
 	err = u.owner.do(func() error { return e.place(context.WithoutCancel(ctx), u, a) })
 	proxy(ctx)
@@ -122,87 +118,9 @@ func (e *Engine) replay(ctx context.Context, u *unit, req container.AttachReques
 		if err != nil {
 			return err
 		}
-		if err := writeFrame(w, byte(m.Stream), m.Line, !s.Config.Tty && !req.Raw); err != nil {
+		if err := handoff.WriteFrame(w, byte(m.Stream), m.Line, !s.Config.Tty && !req.Raw); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// writeFrame writes output as clients expect it on an attached connection.
-func writeFrame(w io.Writer, stream byte, p []byte, framed bool) error {
-	if framed {
-		n := len(p)
-		head := []byte{stream, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
-		p = append(head, p...)
-	}
-	_, err := w.Write(p)
-	return err
-}
-
-// descriptor returns a descriptor for the supervisor. A connection that is
-// nothing but a socket is given away itself; any other is copied through this
-// daemon by the returned function, which returns at the connection's end.
-func descriptor(s container.Stream) (*os.File, func(context.Context), error) {
-	if isSocket(s.Conn) {
-		f, err := connFile(s.Conn)
-		if err != nil {
-			return nil, nil, fmt.Errorf("take over the connection: %w", err)
-		}
-		return f, func(context.Context) {}, nil
-	}
-	local, theirs, err := pair()
-	if err != nil {
-		return nil, nil, err
-	}
-	return theirs, func(ctx context.Context) { relay(ctx, s.Conn, local) }, nil
-}
-
-// isSocket tells whether there is nothing between us and a connection's socket.
-func isSocket(c net.Conn) bool {
-	switch c.(type) {
-	case *net.UnixConn, *net.TCPConn:
-		return true
-	}
-	return false
-}
-
-// goodbye is how long the supervisor may take to note that a client ended its
-// input before its end of everything follows.
-const goodbye = 200 * time.Millisecond
-
-// relay copies both ways until the supervisor closed its end. A client that
-// goes away ends its input first, so that the supervisor can tell it from a
-// daemon that goes away.
-func relay(ctx context.Context, client, local net.Conn) {
-	stop := context.AfterFunc(ctx, func() { _ = local.Close() })
-	defer stop()
-	var wg sync.WaitGroup
-	ended := make(chan struct{})
-	wg.Go(func() {
-		defer close(ended)
-		_, _ = io.Copy(local, client)
-		if ctx.Err() == nil {
-			closeWrite(local)
-		}
-	})
-	_, err := io.Copy(client, local)
-	_ = client.Close()
-	if err != nil { // the client is gone
-		<-ended
-		t := time.NewTimer(goodbye)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-		}
-	}
-	_ = local.Close()
-	wg.Wait()
-}
-
-func closeWrite(c net.Conn) {
-	if w, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = w.CloseWrite()
-	}
 }

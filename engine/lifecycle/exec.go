@@ -14,6 +14,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/exec"
+	"github.com/wherry-engine/wherry/engine/handoff"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -103,7 +104,7 @@ func (e *Engine) refreshOwned(ctx context.Context, u *unit) {
 }
 
 func (e *Engine) execAttached(ctx context.Context, ex *exec.Exec, treq task.ExecRequest, stream container.Stream) error {
-	f, proxy, err := descriptor(stream)
+	f, proxy, err := handoff.Descriptor(stream)
 	if err != nil {
 		return errors.Join(err, stream.Close())
 	}
@@ -111,7 +112,7 @@ func (e *Engine) execAttached(ctx context.Context, ex *exec.Exec, treq task.Exec
 	_, err = e.runExec(context.WithoutCancel(ctx), ex, treq, f)
 	if err != nil {
 		if _, werr := f.Write(stream.Head); werr == nil {
-			_ = writeFrame(f, 1, []byte(err.Error()+"\r\n"), !ex.Request.Tty)
+			_ = handoff.WriteFrame(f, 1, []byte(err.Error()+"\r\n"), !ex.Request.Tty)
 		}
 	}
 	_ = f.Close()

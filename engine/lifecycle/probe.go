@@ -3,8 +3,6 @@ package lifecycle
 import (
 	"context"
 	"io"
-	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/exec"
+	"github.com/wherry-engine/wherry/engine/handoff"
 	"github.com/wherry-engine/wherry/engine/health"
 )
 
@@ -100,7 +99,7 @@ func (e *Engine) probe(ctx context.Context, u *unit) (int, string, error) {
 		return -1, "", err
 	}
 	treq.Attach.Framed = false
-	conn, f, err := pair()
+	conn, f, err := handoff.Pair()
 	if err != nil {
 		return -1, "", err
 	}
@@ -125,20 +124,4 @@ func (e *Engine) probe(ctx context.Context, u *unit) (int, string, error) {
 		return -1, string(out), ctx.Err()
 	}
 	return e.execs.State(ex).Status.ExitCode, string(out), nil
-}
-
-// pair makes a connected pair of sockets, one for the supervisor.
-func pair() (net.Conn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "pair"), os.NewFile(uintptr(fds[1]), "pair")
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		_ = theirs.Close()
-		return nil, nil, err
-	}
-	return conn, theirs, nil
 }

@@ -2,16 +2,13 @@ package lifecycle
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"net"
-	"os"
 	"slices"
 
 	"github.com/containerd/errdefs"
 	apicontainer "github.com/moby/moby/api/types/container"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/handoff"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -81,42 +78,16 @@ func (e *Engine) enterWait(ctx context.Context, u *unit, req container.WaitReque
 	if err != nil {
 		return container.WaitResult{}, nil, err
 	}
-	f, err := connFile(conn)
+	f, err := handoff.File(conn)
 	if err != nil {
 		return container.WaitResult{}, nil, err
 	}
 	defer f.Close()
 	u.watch()
 	if err := e.o.Tasks.HandWait(ctx, string(u.id), task.WaitCondition(req.Condition), f); err != nil {
-		writeWait(f, container.WaitResult{ExitCode: -1, Error: err.Error()})
+		handoff.WriteWait(f, container.WaitResult{ExitCode: -1, Error: err.Error()})
 	}
 	return container.WaitResult{Handed: true}, nil, nil
-}
-
-// writeWait answers a wait whose connection was taken from the API server, in
-// the form of the supervisor's answer: one HTTP chunk and the last.
-func writeWait(f *os.File, r container.WaitResult) {
-	resp := apicontainer.WaitResponse{StatusCode: int64(r.ExitCode)}
-	if r.Error != "" {
-		resp.Error = &apicontainer.WaitExitError{Message: r.Error}
-	}
-	body, err := json.Marshal(resp)
-	if err != nil {
-		return
-	}
-	body = append(body, '\n')
-	// Nobody to tell if the client is gone.
-	_, _ = fmt.Fprintf(f, "%x\r\n%s\r\n0\r\n\r\n", len(body), body)
-}
-
-// connFile duplicates the descriptor of a unix or TCP connection and closes the connection.
-func connFile(conn net.Conn) (*os.File, error) {
-	defer conn.Close()
-	fc, ok := conn.(interface{ File() (*os.File, error) })
-	if !ok {
-		return nil, errdefs.ErrInternal.WithMessage("the connection has no descriptor")
-	}
-	return fc.File()
 }
 
 func (u *unit) join(cond container.WaitCondition) *waiter {
