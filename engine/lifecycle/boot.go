@@ -195,12 +195,18 @@ func (e *Engine) collect(ctx context.Context) {
 			e.reaper.now(func() { e.removeFiles(context.WithoutCancel(ctx), container.ID(d.Name())) })
 		}
 	}
-	if err := e.collectShm(); err != nil {
+	if err := e.shm.Collect(e.isUp); err != nil {
 		e.log.Error("release shared memory", "err", err)
 	}
 	if err := e.collectVolumes(ctx); err != nil {
 		e.log.Error("release volumes of containers that are gone", "err", err)
 	}
+}
+
+// isUp reports whether there is such a container and it runs.
+func (e *Engine) isUp(id container.ID) bool {
+	u := e.index.get(id)
+	return u != nil && u.up()
 }
 
 func (e *Engine) collectVolumes(ctx context.Context) error {

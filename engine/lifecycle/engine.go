@@ -21,6 +21,7 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
 	"github.com/wherry-engine/wherry/engine/exec"
+	"github.com/wherry-engine/wherry/engine/shm"
 	"github.com/wherry-engine/wherry/events"
 	"github.com/wherry-engine/wherry/image"
 	"github.com/wherry-engine/wherry/internal/state"
@@ -124,6 +125,7 @@ type Engine struct {
 	defaults atomic.Pointer[Defaults]
 	index    index
 	execs    exec.Registry
+	shm      shm.Dir
 	reaper   reaper
 	acks     acks
 	stop     context.CancelFunc
@@ -139,6 +141,7 @@ func New(o Options) (*Engine, error) {
 	if e.o.ExecRoot == "" {
 		e.o.ExecRoot = o.DataRoot
 	}
+	e.shm = shm.Dir(filepath.Join(e.o.ExecRoot, "shm"))
 	e.SetDefaults(o.Defaults)
 	e.stop = func() {} // until Boot
 	if err := os.MkdirAll(filepath.Join(o.DataRoot, "containers"), 0o710); err != nil {
@@ -164,8 +167,7 @@ func (e *Engine) Close() error {
 		e.stopProbe(u)
 	}
 	e.reaper.wait()
-	// It stays while something is mounted in it.
-	_ = os.Remove(filepath.Join(e.o.ExecRoot, "shm"))
+	e.shm.Remove()
 	return nil
 }
 

@@ -181,7 +181,7 @@ func (e *Engine) release(ctx context.Context, u *unit, forgetTask bool) {
 		}
 	}
 	if u.spec.Load().HostConfig.IpcMode.IsShareable() {
-		if err := e.closeShm(u.id); err != nil {
+		if err := e.shm.Close(u.id); err != nil {
 			e.log.Error("release shared memory", "container", u.id, "err", err)
 		}
 	}

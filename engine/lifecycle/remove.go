@@ -109,7 +109,7 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 		return fmt.Errorf("save the removal of container %s: %w", u.id.Short(), err)
 	}
 	if s.HostConfig.IpcMode.IsShareable() {
-		if err := e.closeShm(u.id); err != nil {
+		if err := e.shm.Close(u.id); err != nil {
 			e.log.Error("release shared memory", "container", u.id, "err", err)
 		}
 	}

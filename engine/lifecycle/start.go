@@ -169,10 +169,10 @@ func (e *Engine) launch(ctx context.Context, u *unit, ph *phases) (st task.Statu
 		return st, err
 	}
 	if s := u.spec.Load(); s.HostConfig.IpcMode.IsShareable() {
-		if joins.shm, err = e.openShm(s); err != nil {
+		if joins.shm, err = e.shm.Open(s.ID, s.HostConfig.ShmSize); err != nil {
 			return st, err
 		}
-		done.add(func(context.Context) error { return e.closeShm(u.id) })
+		done.add(func(context.Context) error { return e.shm.Close(u.id) })
 	}
 	netCh := e.openNetwork(ctx, u)
 	sources, verr := e.useVolumes(ctx, u, &done)
@@ -388,7 +388,7 @@ func (e *Engine) joins(u *unit) (joined, error) {
 		case container.StateRunning, container.StatePaused:
 			*x.dst = string(other.id)
 			if x.what == "IPC" {
-				j.shm = e.shmDir(other.id)
+				j.shm = e.shm.Path(other.id)
 				if other.spec.Load().HostConfig.IpcMode.IsHost() {
 					j.shm = "/dev/shm"
 				}
