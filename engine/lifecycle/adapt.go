@@ -1,8 +1,6 @@
 package lifecycle
 
 import (
-	"encoding/json"
-	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -14,7 +12,6 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
 	"github.com/wherry-engine/wherry/engine/spec"
-	"github.com/wherry-engine/wherry/image"
 )
 
 // adapt checks the host's half of a request and fills in what inspect shows.
@@ -189,113 +186,4 @@ func (e *Engine) setHostname(c *apicontainer.Config, h *apicontainer.HostConfig,
 	default:
 		c.Hostname = id.Short()
 	}
-}
-
-// mergeImage fills what the request leaves open from the image. InvalidArgument
-// if there is nothing to run.
-func mergeImage(c *apicontainer.Config, img image.Config) error {
-	from := img.Config
-	if c.User == "" {
-		c.User = from.User
-	}
-	if err := mergePorts(c, from.ExposedPorts); err != nil {
-		return err
-	}
-	have := map[string]bool{}
-	for _, env := range c.Env {
-		name, _, _ := strings.Cut(env, "=")
-		have[name] = true
-	}
-	var env []string
-	for _, kv := range from.Env {
-		if name, _, _ := strings.Cut(kv, "="); !have[name] {
-			env = append(env, kv)
-		}
-	}
-	c.Env = append(env, c.Env...)
-	labels := maps.Clone(from.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, c.Labels)
-	c.Labels = labels
-	if len(c.Entrypoint) == 0 {
-		if len(c.Cmd) == 0 {
-			c.Cmd = from.Cmd
-		}
-		if c.Entrypoint == nil {
-			c.Entrypoint = from.Entrypoint
-		}
-	}
-	if len(c.Entrypoint) == 1 && c.Entrypoint[0] == "" {
-		c.Entrypoint = nil
-	}
-	if len(c.Entrypoint) == 0 && len(c.Cmd) == 0 {
-		return invalid("no command specified")
-	}
-	if c.WorkingDir == "" {
-		c.WorkingDir = from.WorkingDir
-	}
-	if len(from.Volumes) > 0 && c.Volumes == nil {
-		c.Volumes = map[string]struct{}{}
-	}
-	maps.Copy(c.Volumes, from.Volumes)
-	if c.StopSignal == "" {
-		c.StopSignal = from.StopSignal
-	}
-	if len(c.Shell) == 0 {
-		c.Shell = img.Shell
-	}
-	return mergeHealth(c, img.Healthcheck)
-}
-
-func mergePorts(c *apicontainer.Config, ports map[string]struct{}) error {
-	for text := range ports {
-		p, err := network.ParsePort(text)
-		if err != nil {
-			return invalid("the image exposes an invalid port %q: %v", text, err)
-		}
-		if c.ExposedPorts == nil {
-			c.ExposedPorts = network.PortSet{}
-		}
-		c.ExposedPorts[p] = struct{}{}
-	}
-	return nil
-}
-
-func mergeHealth(c *apicontainer.Config, raw []byte) error {
-	if len(raw) == 0 {
-		return nil
-	}
-	var from *apicontainer.HealthConfig
-	if err := json.Unmarshal(raw, &from); err != nil {
-		return fmt.Errorf("health check of the image: %w", err)
-	}
-	if from == nil {
-		return nil
-	}
-	if c.Healthcheck == nil {
-		c.Healthcheck = from
-		return nil
-	}
-	h := c.Healthcheck
-	if len(h.Test) == 0 {
-		h.Test = from.Test
-	}
-	if h.Interval == 0 {
-		h.Interval = from.Interval
-	}
-	if h.Timeout == 0 {
-		h.Timeout = from.Timeout
-	}
-	if h.StartPeriod == 0 {
-		h.StartPeriod = from.StartPeriod
-	}
-	if h.StartInterval == 0 {
-		h.StartInterval = from.StartInterval
-	}
-	if h.Retries == 0 {
-		h.Retries = from.Retries
-	}
-	return nil
 }

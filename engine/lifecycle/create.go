@@ -15,6 +15,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
+	"github.com/wherry-engine/wherry/engine/imageconfig"
 	"github.com/wherry-engine/wherry/engine/mounts"
 	"github.com/wherry-engine/wherry/engine/naming"
 	"github.com/wherry-engine/wherry/image"
@@ -57,7 +58,7 @@ func (e *Engine) Create(ctx context.Context, req container.CreateRequest) (conta
 	if err != nil {
 		return container.Created{}, err
 	}
-	if err := mergeImage(req.Config, img.Config); err != nil {
+	if err := imageconfig.Merge(req.Config, img.Config); err != nil {
 		return container.Created{}, err
 	}
 	if err := check.Config(req.Config); err != nil {
