@@ -18,6 +18,7 @@ import (
 	"github.com/wherry-engine/wherry/daemon/config"
 	"github.com/wherry-engine/wherry/daemon/helpers"
 	"github.com/wherry-engine/wherry/daemon/sysinfo"
+	"github.com/wherry-engine/wherry/engine/defaults"
 	"github.com/wherry-engine/wherry/engine/lifecycle"
 	"github.com/wherry-engine/wherry/logs"
 	logdriver "github.com/wherry-engine/wherry/logs/driver"
@@ -93,7 +94,7 @@ func (e *engine) shutdownAgain(ctx context.Context, opts remote.Options) error {
 }
 
 func (e *engine) wireContainers(ctx context.Context) error {
-	defaults, err := e.containerDefaults(e.cfg.Load())
+	d, err := e.containerDefaults(e.cfg.Load())
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func (e *engine) wireContainers(ctx context.Context) error {
 		DataRoot: e.cfg.Load().DataRoot, ExecRoot: e.cfg.Load().ExecRoot, State: e.state, Tasks: e.tasks,
 		Images: e.images, Transfer: e.images, Layers: e.layers,
 		Networks: e.networks, Sandboxes: e.sandboxes, Volumes: e.volumes,
-		Events: e.bus, Logger: e.log, Defaults: defaults,
+		Events: e.bus, Logger: e.log, Defaults: d,
 		LogReader: func(driver, path string, options map[string]string) (logs.Reader, error) {
 			return logdriver.NewReader(logdriver.Config{Driver: driver, Path: path, Options: options})
 		},
@@ -151,9 +152,9 @@ func (e *engine) stopContainers(ctx context.Context) error {
 }
 
 // containerDefaults translates the configuration.
-func (e *engine) containerDefaults(cfg *config.Config) (lifecycle.Defaults, error) {
+func (e *engine) containerDefaults(cfg *config.Config) (defaults.Containers, error) {
 	c := &cfg.Containers
-	d := lifecycle.Defaults{
+	d := defaults.Containers{
 		LogDriver: c.LogDriver, LogOptions: c.LogOpts, Ulimits: c.Ulimits,
 		CgroupParent: c.CgroupParent, SystemdCgroup: systemdCgroup(cfg),
 		CgroupnsMode: apicontainer.CgroupnsMode(c.CgroupNSMode), IpcMode: apicontainer.IpcMode(c.IPCMode),

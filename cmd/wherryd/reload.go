@@ -25,11 +25,11 @@ func (e *engine) reload(context.Context) error {
 	if err := e.registry.Reload(e.registryOptions(next)); err != nil {
 		return fmt.Errorf("registries: %w", err)
 	}
-	defaults, err := e.containerDefaults(next)
+	d, err := e.containerDefaults(next)
 	if err != nil {
 		return err
 	}
-	e.containers.SetDefaults(defaults)
+	e.containers.SetDefaults(d)
 	e.images.SetLimits(next.Registry.ConcurrentDownloads, next.Registry.ConcurrentUploads, next.Registry.DownloadAttempts)
 	e.cfg.Store(next)
 	e.level.Set(logLevel(next))

@@ -85,7 +85,7 @@ func (e *Engine) Update(ctx context.Context, ref string, req apicontainer.Update
 		if err := mergeResources(&h.Resources, &req.Resources); err != nil {
 			return err
 		}
-		if err := check.Resources(&h.Resources, e.host().CPUs); err != nil {
+		if err := check.Resources(&h.Resources, e.defaults.Load().Host().CPUs); err != nil {
 			return err
 		}
 		if u.up() {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
 	apicontainer "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 
@@ -50,8 +49,11 @@ func (e *Engine) Create(ctx context.Context, req container.CreateRequest) (conta
 			return container.Created{}, err
 		}
 	}
-	warnings, err := e.adapt(&req)
+	warnings, err := e.defaults.Load().Complete(&req)
 	if err != nil {
+		return container.Created{}, err
+	}
+	if err := e.resolveModes(req.HostConfig); err != nil {
 		return container.Created{}, err
 	}
 	img, err := e.o.Images.Resolve(ctx, req.Config.Image, req.Platform)
@@ -202,18 +204,4 @@ func (e *Engine) takeName(spec *container.Spec) error {
 	}
 	spec.Name = spec.ID.Short()
 	return e.index.reserve(spec.Name, spec.ID)
-}
-
-// reference finds the container that a mode such as container:x names, and
-// returns the mode with its full ID. InvalidArgument: clients take NotFound
-// for the image, which they would pull.
-func (e *Engine) reference(mode, what string) (string, error) {
-	u, err := e.index.find(mode)
-	if err != nil {
-		if errdefs.IsNotFound(err) {
-			return "", errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("%s: %v", what, err))
-		}
-		return "", err
-	}
-	return "container:" + string(u.id), nil
 }

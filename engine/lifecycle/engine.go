@@ -8,18 +8,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync/atomic"
 
-	"github.com/docker/go-units"
-	apicontainer "github.com/moby/moby/api/types/container"
-
 	"github.com/wherry-engine/wherry/container"
-	"github.com/wherry-engine/wherry/engine/check"
+	"github.com/wherry-engine/wherry/engine/defaults"
 	"github.com/wherry-engine/wherry/engine/exec"
 	"github.com/wherry-engine/wherry/engine/shm"
 	"github.com/wherry-engine/wherry/events"
@@ -59,62 +53,7 @@ type Options struct {
 	Events    events.Publisher
 	LogReader LogReader
 	Logger    *slog.Logger
-	Defaults  Defaults
-}
-
-// Defaults are what the daemon's configuration gives containers that do not
-// say otherwise. They may be replaced at run time.
-type Defaults struct {
-	LogDriver       string // default json-file
-	LogOptions      map[string]string
-	LogTypes        []string // usable drivers; default json-file, local
-	Ulimits         map[string]*units.Ulimit
-	CgroupParent    string // default /wherry
-	SystemdCgroup   bool
-	CgroupnsMode    apicontainer.CgroupnsMode // default: private on v2, host on v1
-	IpcMode         apicontainer.IpcMode      // default private
-	ShmSize         int64                     // bytes; default 64 MiB
-	Init            bool
-	Runtimes        map[string]*task.Runtime // by name; the built-in one, nil, is always there
-	DefaultRuntime  string
-	DNS             []netip.Addr
-	DNSSearch       []string
-	DNSOptions      []string
-	HostGateway     []netip.Addr // for host-gateway; default: the sandbox's answer
-	NoNewPrivileges bool
-	Seccomp         string // "", "unconfined" or a profile as JSON
-	// AppArmor is the profile of containers that name none; empty where there
-	// is no AppArmor. LoadAppArmor is called before it is used.
-	AppArmor        string
-	LoadAppArmor    func() error
-	ShutdownTimeout int // seconds; default 15
-}
-
-func (d *Defaults) fill() {
-	if d.LogDriver == "" {
-		d.LogDriver = "json-file"
-	}
-	if d.LogTypes == nil {
-		d.LogTypes = []string{"json-file", "local"}
-	}
-	if d.CgroupParent == "" {
-		d.CgroupParent = "/wherry"
-	}
-	if d.IpcMode == "" {
-		d.IpcMode = apicontainer.IPCModePrivate
-	}
-	if d.ShmSize == 0 {
-		d.ShmSize = 64 << 20
-	}
-	if d.DefaultRuntime == "" {
-		d.DefaultRuntime = "wherry"
-	}
-	if d.ShutdownTimeout == 0 {
-		d.ShutdownTimeout = 15
-	}
-	all := map[string]*task.Runtime{"wherry": nil, "runc": nil, "io.containerd.runc.v2": nil}
-	maps.Copy(all, d.Runtimes)
-	d.Runtimes = all
+	Defaults  defaults.Containers
 }
 
 // Engine implements the use cases of containers. Its methods are safe for
@@ -122,7 +61,7 @@ func (d *Defaults) fill() {
 type Engine struct {
 	o        Options
 	log      *slog.Logger
-	defaults atomic.Pointer[Defaults]
+	defaults atomic.Pointer[defaults.Containers]
 	index    index
 	execs    exec.Registry
 	shm      shm.Dir
@@ -155,8 +94,8 @@ func New(o Options) (*Engine, error) {
 }
 
 // SetDefaults replaces the defaults, for containers created or started from now on.
-func (e *Engine) SetDefaults(d Defaults) {
-	d.fill()
+func (e *Engine) SetDefaults(d defaults.Containers) {
+	d.Fill()
 	e.defaults.Store(&d)
 }
 
@@ -169,11 +108,6 @@ func (e *Engine) Close() error {
 	e.reaper.wait()
 	e.shm.Remove()
 	return nil
-}
-
-func (e *Engine) host() check.Host {
-	d := e.defaults.Load()
-	return check.Host{CPUs: runtime.NumCPU(), Runtimes: d.Runtimes, LogTypes: d.LogTypes}
 }
 
 // dir is the directory of a container's own files.

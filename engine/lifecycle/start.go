@@ -356,52 +356,6 @@ func logAttrs(s *container.Spec) map[string]string {
 	return out
 }
 
-// joined is what a container takes from others.
-type joined struct {
-	pid, ipc, net string // IDs of tasks
-	shm           string
-	linkEnv       []string
-}
-
-// joins finds the containers whose namespaces are shared; they must run.
-func (e *Engine) joins(u *unit) (joined, error) {
-	h := u.spec.Load().HostConfig
-	var j joined
-	for _, x := range []struct {
-		is   bool
-		ref  string
-		what string
-		dst  *string
-	}{
-		{h.NetworkMode.IsContainer(), h.NetworkMode.ConnectedContainer(), "network", &j.net},
-		{h.PidMode.IsContainer(), h.PidMode.Container(), "PID", &j.pid},
-		{h.IpcMode.IsContainer(), h.IpcMode.Container(), "IPC", &j.ipc},
-	} {
-		if !x.is {
-			continue
-		}
-		other, err := e.index.find(x.ref)
-		if err != nil {
-			return j, err
-		}
-		switch other.status.Load().State {
-		case container.StateRunning, container.StatePaused:
-			*x.dst = string(other.id)
-			if x.what == "IPC" {
-				j.shm = e.shm.Path(other.id)
-				if other.spec.Load().HostConfig.IpcMode.IsHost() {
-					j.shm = "/dev/shm"
-				}
-			}
-		case container.StateRestarting:
-			return j, conflict("cannot join %s namespace of container: Container %s is restarting, wait until the container is running", x.what, x.ref)
-		default:
-			return j, conflict("cannot join %s namespace of a non running container: %s", x.what, other.name())
-		}
-	}
-	return j, nil
-}
-
 // opened is a network that was opened for a start.
 type opened struct {
 	sandbox network.Sandbox

@@ -1,11 +1,10 @@
-package lifecycle
+package defaults
 
 import (
 	"maps"
-	"os"
 	"slices"
-	"strings"
 
+	"github.com/containerd/errdefs"
 	apicontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
@@ -14,12 +13,12 @@ import (
 	"github.com/wherry-engine/wherry/engine/spec"
 )
 
-// adapt checks the host's half of a request and fills in what inspect shows.
-// It returns warnings.
-func (e *Engine) adapt(req *container.CreateRequest) ([]string, error) {
-	h, d := req.HostConfig, e.defaults.Load()
+// Complete checks the host's half of a request and fills in what inspect shows.
+// It returns warnings. InvalidArgument, NotImplemented.
+func (d *Containers) Complete(req *container.CreateRequest) ([]string, error) {
+	h := req.HostConfig
 	if req.Config.Image == "" {
-		return nil, invalid("no image specified")
+		return nil, errdefs.ErrInvalidArgument.WithMessage("no image specified")
 	}
 	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
 		h.NetworkMode = network.NetworkBridge
@@ -38,19 +37,16 @@ func (e *Engine) adapt(req *container.CreateRequest) ([]string, error) {
 		maps.Copy(opts, h.LogConfig.Config)
 		h.LogConfig.Config = opts
 	}
-	if err := check.HostConfig(h, req.Config, e.host()); err != nil {
+	if err := check.HostConfig(h, req.Config, d.Host()); err != nil {
 		return nil, err
 	}
-	warnings := e.fillHost(h, d)
-	if err := e.resolveModes(h); err != nil {
-		return nil, err
-	}
-	adaptNetworking(req)
+	warnings := d.fillHost(h)
+	completeNetworking(req)
 	return append(warnings, discarded(h)...), nil
 }
 
 // fillHost sets the defaults of a host configuration.
-func (e *Engine) fillHost(h *apicontainer.HostConfig, d *Defaults) (warnings []string) {
+func (d *Containers) fillHost(h *apicontainer.HostConfig) (warnings []string) {
 	if h.RestartPolicy.Name == "" {
 		h.RestartPolicy.Name = apicontainer.RestartPolicyDisabled
 	}
@@ -64,9 +60,6 @@ func (e *Engine) fillHost(h *apicontainer.HostConfig, d *Defaults) (warnings []s
 		h.CgroupnsMode = apicontainer.CgroupnsModeHost
 		if !spec.CgroupV1() && !h.Privileged {
 			h.CgroupnsMode = apicontainer.CgroupnsModePrivate
-		}
-		if !spec.CgroupV1() && h.Privileged {
-			h.CgroupnsMode = apicontainer.CgroupnsModeHost
 		}
 	}
 	if h.ShmSize == 0 {
@@ -117,41 +110,8 @@ func discarded(h *apicontainer.HostConfig) (warnings []string) {
 	return warnings
 }
 
-// resolveModes replaces names in container:NAME modes by IDs. InvalidArgument.
-func (e *Engine) resolveModes(h *apicontainer.HostConfig) error {
-	if h.NetworkMode.IsContainer() {
-		m, err := e.reference(h.NetworkMode.ConnectedContainer(), "joining network namespace of container")
-		if err != nil {
-			return err
-		}
-		h.NetworkMode = apicontainer.NetworkMode(m)
-	}
-	if h.IpcMode.IsContainer() {
-		m, err := e.reference(h.IpcMode.Container(), "joining IPC namespace of container")
-		if err != nil {
-			return err
-		}
-		u, err := e.index.find(strings.TrimPrefix(m, "container:"))
-		if err != nil {
-			return err
-		}
-		if mode := u.spec.Load().HostConfig.IpcMode; !mode.IsShareable() && !mode.IsHost() {
-			return invalid("cannot join IPC namespace of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", h.IpcMode.Container())
-		}
-		h.IpcMode = apicontainer.IpcMode(m)
-	}
-	if h.PidMode.IsContainer() {
-		m, err := e.reference(h.PidMode.Container(), "joining PID namespace of container")
-		if err != nil {
-			return err
-		}
-		h.PidMode = apicontainer.PidMode(m)
-	}
-	return nil
-}
-
-// adaptNetworking makes sure that the network of the mode is among the endpoints.
-func adaptNetworking(req *container.CreateRequest) {
+// completeNetworking makes sure that the network of the mode is among the endpoints.
+func completeNetworking(req *container.CreateRequest) {
 	mode := req.HostConfig.NetworkMode
 	eps := map[string]*network.EndpointSettings{}
 	if req.Networking != nil {
@@ -171,19 +131,4 @@ func adaptNetworking(req *container.CreateRequest) {
 		eps[mode.NetworkName()] = &network.EndpointSettings{}
 	}
 	req.Networking = &network.NetworkingConfig{EndpointsConfig: eps}
-}
-
-// setHostname gives a container the name it has in its own UTS namespace.
-func (e *Engine) setHostname(c *apicontainer.Config, h *apicontainer.HostConfig, id container.ID) {
-	switch {
-	case c.Hostname != "":
-	case h.UTSMode.IsHost(), h.NetworkMode.IsHost():
-		c.Hostname, _ = os.Hostname()
-	case h.NetworkMode.IsContainer():
-		if u, err := e.index.find(h.NetworkMode.ConnectedContainer()); err == nil {
-			c.Hostname, c.Domainname = u.spec.Load().Config.Hostname, u.spec.Load().Config.Domainname
-		}
-	default:
-		c.Hostname = id.Short()
-	}
 }
