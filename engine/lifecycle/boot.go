@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/netconfig"
 	"github.com/wherry-engine/wherry/internal/state"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/task"
@@ -85,7 +86,7 @@ func (e *Engine) restoreNetworks(ctx context.Context, tasks map[string]task.Stat
 	for _, u := range e.index.all() {
 		s := u.spec.Load()
 		t, ok := tasks[string(u.id)]
-		if !ok || !lives(t) || !hasSandbox(s.HostConfig) {
+		if !ok || !lives(t) || !netconfig.HasSandbox(s.HostConfig) {
 			continue
 		}
 		ns, err := e.o.Tasks.NetNS(ctx, string(u.id))

@@ -13,6 +13,7 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
 	"github.com/wherry-engine/wherry/engine/naming"
+	"github.com/wherry-engine/wherry/engine/netconfig"
 	"github.com/wherry-engine/wherry/engine/spec"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/task"
@@ -47,7 +48,7 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 			return err
 		}
 		e.index.release(old, u.id)
-		if s := u.spec.Load(); u.up() && hasSandbox(s.HostConfig) {
+		if s := u.spec.Load(); u.up() && netconfig.HasSandbox(s.HostConfig) {
 			if err := e.o.Sandboxes.Rename(ctx, network.SandboxID(s.Sandbox), name); err != nil && !errdefs.IsNotFound(err) {
 				e.log.Error("rename in networks", "container", u.id, "err", err)
 			}

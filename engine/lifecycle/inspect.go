@@ -15,6 +15,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/health"
+	"github.com/wherry-engine/wherry/engine/netconfig"
 	"github.com/wherry-engine/wherry/engine/spec"
 	"github.com/wherry-engine/wherry/network"
 )
@@ -137,7 +138,7 @@ func MountPoints(ms []container.Mount) []apicontainer.MountPoint {
 func (e *Engine) networkSettings(ctx context.Context, u *unit) *apicontainer.NetworkSettings {
 	s := u.spec.Load()
 	out := &apicontainer.NetworkSettings{Ports: apinetwork.PortMap{}, Networks: e.networksOf(ctx, u)}
-	if !u.up() || !hasSandbox(s.HostConfig) {
+	if !u.up() || !netconfig.HasSandbox(s.HostConfig) {
 		return out
 	}
 	sb, err := e.o.Sandboxes.Get(ctx, network.SandboxID(s.Sandbox))
@@ -166,7 +167,7 @@ func (e *Engine) networksOf(ctx context.Context, u *unit) map[string]*apinetwork
 			out[name] = ep
 		}
 	}
-	if !u.up() || !hasSandbox(s.HostConfig) {
+	if !u.up() || !netconfig.HasSandbox(s.HostConfig) {
 		return out
 	}
 	sb, err := e.o.Sandboxes.Get(ctx, network.SandboxID(s.Sandbox))

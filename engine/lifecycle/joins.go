@@ -5,9 +5,8 @@ import (
 	"os"
 	"strings"
 
-	apicontainer "github.com/moby/moby/api/types/container"
-
 	"github.com/containerd/errdefs"
+	apicontainer "github.com/moby/moby/api/types/container"
 
 	"github.com/wherry-engine/wherry/container"
 )

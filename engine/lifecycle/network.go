@@ -13,26 +13,23 @@ import (
 	apicontainer "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 	apinetwork "github.com/moby/moby/api/types/network"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
+	"github.com/wherry-engine/wherry/engine/netconfig"
 	"github.com/wherry-engine/wherry/network"
 )
-
-// hasSandbox reports whether a container has a network sandbox of its own.
-func hasSandbox(h *apicontainer.HostConfig) bool {
-	return !h.NetworkMode.IsHost() && !h.NetworkMode.IsContainer()
-}
 
 // openNetwork opens the container's sandbox while its caller does other things.
 func (e *Engine) openNetwork(ctx context.Context, u *unit) <-chan opened {
 	ch := make(chan opened, 1)
 	s := u.spec.Load()
-	if !hasSandbox(s.HostConfig) {
+	if !netconfig.HasSandbox(s.HostConfig) {
 		ch <- opened{undo: func(context.Context) error { return nil }}
 		return ch
 	}
-	req := e.sandboxRequest(s)
+	req := netconfig.Sandbox(s, e.defaults.Load())
 	go func() {
 		sb, ns, err := e.o.Sandboxes.Open(ctx, req)
 		ch <- opened{sandbox: sb, ns: ns, err: err, undo: func(ctx context.Context) error {
@@ -43,34 +40,6 @@ func (e *Engine) openNetwork(ctx context.Context, u *unit) <-chan opened {
 		}}
 	}()
 	return ch
-}
-
-func (e *Engine) sandboxRequest(s *container.Spec) network.SandboxRequest {
-	h, d := s.HostConfig, e.defaults.Load()
-	req := network.SandboxRequest{
-		ID: network.SandboxID(s.Sandbox), ContainerID: string(s.ID), ContainerName: s.Name,
-		Hostname: s.Config.Hostname, Endpoints: endpoints(s),
-		Ports: h.PortBindings, Exposed: s.Config.ExposedPorts, PublishAll: h.PublishAllPorts,
-		DNS: network.DNS{Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions},
-		Sysctls: map[string]string{
-			"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647",
-		},
-	}
-	if len(req.DNS.Servers) == 0 {
-		req.DNS.Servers = d.DNS
-	}
-	if len(req.DNS.Search) == 0 {
-		req.DNS.Search = d.DNSSearch
-	}
-	if len(req.DNS.Options) == 0 {
-		req.DNS.Options = d.DNSOptions
-	}
-	for k, v := range h.Sysctls {
-		if strings.HasPrefix(k, "net.") {
-			req.Sysctls[k] = v
-		}
-	}
-	return req
 }
 
 // nameNetworks replaces IDs of networks in a request by their names. Networks
@@ -93,32 +62,10 @@ func (e *Engine) nameNetworks(ctx context.Context, req *container.CreateRequest)
 	}
 }
 
-// endpoints lists the networks to join, that of the mode first.
-func endpoints(s *container.Spec) []network.EndpointRequest {
-	mode := s.HostConfig.NetworkMode
-	if mode.IsNone() || s.Networking == nil {
-		return nil
-	}
-	var out []network.EndpointRequest
-	eps := s.Networking.EndpointsConfig
-	for _, name := range slices.Sorted(maps.Keys(eps)) {
-		if name == apinetwork.NetworkNone || name == apinetwork.NetworkHost {
-			continue
-		}
-		ep := network.EndpointRequest{Network: name, Settings: eps[name].Copy()}
-		if name == mode.NetworkName() {
-			out = slices.Insert(out, 0, ep)
-			continue
-		}
-		out = append(out, ep)
-	}
-	return out
-}
-
 // closeNetwork releases the sandbox of a container that ended.
 func (e *Engine) closeNetwork(ctx context.Context, u *unit) error {
 	s := u.spec.Load()
-	if !hasSandbox(s.HostConfig) {
+	if !netconfig.HasSandbox(s.HostConfig) {
 		return nil
 	}
 	if err := e.o.Sandboxes.Close(ctx, network.SandboxID(s.Sandbox)); err != nil && !errdefs.IsNotFound(err) {
@@ -150,7 +97,7 @@ func (e *Engine) ConnectNetwork(ctx context.Context, networkRef, ref string, set
 		if _, ok := s.Networking.EndpointsConfig[nw.Name]; ok && nw.Name != apinetwork.NetworkNone {
 			return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("endpoint with name %s already exists in network %s", s.Name, nw.Name))
 		}
-		if u.up() && hasSandbox(s.HostConfig) {
+		if u.up() && netconfig.HasSandbox(s.HostConfig) {
 			if err := e.connectLive(ctx, u, nw.Name, settings); err != nil {
 				return err
 			}
@@ -226,7 +173,7 @@ func (e *Engine) DisconnectNetwork(ctx context.Context, networkRef, ref string, 
 		if _, ok := s.Networking.EndpointsConfig[nw.Name]; !ok {
 			return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("container %s is not connected to network %s", u.id, nw.Name))
 		}
-		if u.up() && hasSandbox(s.HostConfig) {
+		if u.up() && netconfig.HasSandbox(s.HostConfig) {
 			if err := e.disconnectLive(ctx, u, nw.Name, force); err != nil {
 				return err
 			}
@@ -261,7 +208,7 @@ func (e *Engine) liveNamespaces(ctx context.Context) (map[network.SandboxID]*os.
 	var errs []error
 	for _, u := range e.index.all() {
 		s := u.spec.Load()
-		if !u.up() || !hasSandbox(s.HostConfig) {
+		if !u.up() || !netconfig.HasSandbox(s.HostConfig) {
 			continue
 		}
 		ns, err := e.o.Tasks.NetNS(ctx, string(u.id))
@@ -272,4 +219,80 @@ func (e *Engine) liveNamespaces(ctx context.Context) (map[network.SandboxID]*os.
 		out[network.SandboxID(s.Sandbox)] = ns
 	}
 	return out, errors.Join(errs...)
+}
+
+// writeFiles writes hosts, hostname and resolv.conf and returns their mounts.
+func (e *Engine) writeFiles(u *unit, net opened) ([]specs.Mount, error) {
+	s := u.spec.Load()
+	dir := e.dir(u.id)
+	if s.HostConfig.NetworkMode.IsContainer() {
+		other, err := e.index.find(s.HostConfig.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return nil, err
+		}
+		dir = e.dir(other.id)
+	} else if err := e.writeEtc(s, net.sandbox); err != nil {
+		return nil, fmt.Errorf("write files of the container: %w", err)
+	}
+	return netconfig.FileMounts(dir, s.HostConfig.ReadonlyRootfs), nil
+}
+
+// writeEtc writes the container's files in /etc.
+func (e *Engine) writeEtc(s *container.Spec, sb network.Sandbox) error {
+	links, err := e.links(s)
+	if err != nil {
+		return err
+	}
+	f := netconfig.Files{Container: s, Sandbox: sb, HostGateway: e.defaults.Load().HostGateway, Links: links}
+	return f.Write(e.dir(s.ID))
+}
+
+// rewriteFiles brings the files of a running container up to date after its
+// networks changed.
+func (e *Engine) rewriteFiles(ctx context.Context, u *unit) error {
+	s := u.spec.Load()
+	sb, err := e.o.Sandboxes.Get(ctx, network.SandboxID(s.Sandbox))
+	if err != nil {
+		return err
+	}
+	return e.writeEtc(s, sb)
+}
+
+// links resolves HostConfig.Links of a container on the default bridge. Conflict
+// if a linked container does not run.
+func (e *Engine) links(s *container.Spec) ([]netconfig.Link, error) {
+	if !s.HostConfig.NetworkMode.IsBridge() {
+		return nil, nil
+	}
+	var out []netconfig.Link
+	for _, l := range s.HostConfig.Links {
+		name, alias, ok := strings.Cut(l, ":")
+		if !ok {
+			alias = name
+		}
+		alias = alias[strings.LastIndexByte(alias, '/')+1:]
+		u, err := e.index.find(name)
+		if err != nil {
+			return nil, invalid("could not get container for %s: %v", name, err)
+		}
+		sb, err := e.o.Sandboxes.Get(e.run, network.SandboxID(u.spec.Load().Sandbox))
+		if err != nil || !u.up() {
+			return nil, invalid("Cannot link to a non running container: /%s AS /%s/%s", u.name(), s.Name, alias)
+		}
+		for _, ep := range sb.Endpoints {
+			if ep.Name == "bridge" && ep.Settings != nil {
+				out = append(out, netconfig.Link{Alias: alias, To: u.spec.Load(), IP: ep.Settings.IPAddress})
+			}
+		}
+	}
+	return out, nil
+}
+
+// linkEnv are the variables that a container's links set.
+func (e *Engine) linkEnv(s *container.Spec) ([]string, error) {
+	links, err := e.links(s)
+	if err != nil {
+		return nil, err
+	}
+	return netconfig.LinkEnv(s, links), nil
 }

@@ -4,7 +4,7 @@ package archtest
 // volumes or archives control.
 var rootPackages = []string{
 	"ocirun", "ocirun/initproc", "ocirun/passwd",
-	"engine/archive", "engine/changes", "engine/lifecycle", "engine/mounts", "engine/rootfs", "engine/shm",
+	"engine/archive", "engine/changes", "engine/lifecycle", "engine/mounts", "engine/netconfig", "engine/rootfs", "engine/shm",
 	"snapshot/native", "snapshot/overlay", "snapshot/tree",
 	"image/store", "volume/local", "build", "internal/rmtree",
 }
@@ -74,7 +74,7 @@ var hostPaths = reasons(map[string][]string{
 		"build.Builder.everRan", "build.New", "build.newWorker", "build.stepExecutor.Run", "build.writeNetworkFiles",
 		"engine/lifecycle.Engine.build", "engine/lifecycle.Engine.collect",
 		"engine/lifecycle.Engine.removeFiles", "engine/lifecycle.New", "engine/lifecycle.ended",
-		"engine/lifecycle.overwrite", "engine/shm.Dir.Close", "engine/shm.Dir.Collect", "engine/shm.Dir.Open", "engine/shm.Dir.Remove",
+		"engine/netconfig.overwrite", "engine/shm.Dir.Close", "engine/shm.Dir.Collect", "engine/shm.Dir.Open", "engine/shm.Dir.Remove",
 		"image/store.Store.clearTemp", "image/store.Store.open", "image/store.Store.sweepIngest", "image/store.Store.syncFS",
 		"image/store.Store.temp", "image/store.bootID", "image/store.deepRemoval.addStrays", "snapshot/native.Driver.Remove", "snapshot/native.Driver.adopt", "snapshot/native.Driver.make",
 		"snapshot/native.New", "snapshot/overlay.Driver.base", "snapshot/overlay.Driver.chainOf", "snapshot/overlay.Driver.discard",
