@@ -92,6 +92,9 @@ const (
 	StateDead       State = "dead"
 )
 
+// Up reports whether a container in this state has processes, or will by itself.
+func (s State) Up() bool { return s == StateRunning || s == StatePaused || s == StateRestarting }
+
 // Status is what the engine learned about a container; it is persisted apart
 // from Spec.
 type Status struct {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
+	"github.com/wherry-engine/wherry/engine/describe"
 	"github.com/wherry-engine/wherry/engine/naming"
 	"github.com/wherry-engine/wherry/engine/netconfig"
 	"github.com/wherry-engine/wherry/engine/spec"
@@ -172,8 +173,8 @@ func (e *Engine) Prune(ctx context.Context, filters map[string][]string, until t
 	var errs []error
 	for _, u := range e.index.all() {
 		s, st := u.spec.Load(), u.status.Load()
-		if isUp(st.State) || st.State == container.StateRemoving || !until.IsZero() && s.Created.After(until) ||
-			!hasLabels(s.Config.Labels, filters["label"]) || hasAnyLabel(s.Config.Labels, filters["label!"]) {
+		if st.State.Up() || st.State == container.StateRemoving || !until.IsZero() && s.Created.After(until) ||
+			!describe.Labelled(s, filters) {
 			continue
 		}
 		if ctx.Err() != nil {

@@ -54,7 +54,7 @@ func stale(st *container.Status, t task.Status) bool {
 	if !t.StartedAt.IsZero() && t.StartedAt.Before(st.StartedAt) {
 		return true
 	}
-	if isUp(st.State) || st.State == container.StateRemoving {
+	if st.State.Up() || st.State == container.StateRemoving {
 		return false
 	}
 	last := t.StartedAt

@@ -120,7 +120,7 @@ func (e *Engine) Counts() (running, paused, stopped int) {
 		switch st := u.status.Load().State; {
 		case st == "paused":
 			paused++
-		case isUp(st):
+		case st.Up():
 			running++
 		default:
 			stopped++

@@ -66,9 +66,4 @@ func (o *owner) do(fn func() error) error {
 
 func (u *unit) name() string { return u.spec.Load().Name }
 
-// isUp reports whether the container has processes, or will by itself.
-func isUp(s container.State) bool {
-	return s == container.StateRunning || s == container.StatePaused || s == container.StateRestarting
-}
-
-func (u *unit) up() bool { return isUp(u.status.Load().State) }
+func (u *unit) up() bool { return u.status.Load().State.Up() }
