@@ -116,6 +116,27 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// TestLooseInput sends what dockerd 20.10 was seen to accept, and looks for
+// what it made of it: every pids limit below one is none, and a domain name may
+// be of dots.
+func TestLooseInput(t *testing.T) {
+	t.Parallel()
+	d := shared(t)
+	n := name(t)
+	const script = "cat /proc/sys/kernel/domainname; cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max"
+	d.API(t, 201, "POST", "/containers/create?name="+n, `{"Image":"`+d.Image(t, "busybox")+`","Cmd":["sh","-c","`+script+`"],"Domainname":"..",
+		"HostConfig":{"NetworkMode":"none","PidsLimit":-5}}`)
+	t.Cleanup(func() { d.Docker(t).Try(t, "rm", "-f", n) })
+	limit := func() string {
+		return d.Docker(t).OK(t, "inspect", "-f", "{{json .HostConfig.PidsLimit}} {{.Config.Domainname}}", n)
+	}
+	equal(t, "created", limit(), "null ..")
+	equal(t, "inside", d.Docker(t).OK(t, "start", "-a", n), "..\nmax")
+	d.API(t, 200, "POST", "/containers/"+n+"/update", `{"PidsLimit":-5}`)
+	equal(t, "updated", limit(), "0 ..")
+	equal(t, "inside, updated", d.Docker(t).OK(t, "start", "-a", n), "..\nmax")
+}
+
 // TestOversizedBody sends more JSON than any request needs.
 func TestOversizedBody(t *testing.T) {
 	t.Parallel()

@@ -161,7 +161,7 @@ func mergeResources(r, up *apicontainer.Resources) error {
 		r.CpusetMems = up.CpusetMems
 	}
 	if up.PidsLimit != nil {
-		limit := *up.PidsLimit
+		limit := max(*up.PidsLimit, 0) // 0 is none
 		r.PidsLimit = &limit
 	}
 	return nil
