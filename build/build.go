@@ -39,6 +39,9 @@ type Store interface {
 	RegistryHosts() docker.RegistryHosts
 	// Namespace of containerd's metadata that holds everything above.
 	Namespace() string
+	// NeededSnapshots are the names of the snapshots that images or writable
+	// layers need.
+	NeededSnapshots(ctx context.Context) (map[string]bool, error)
 	// Name points a name at an image's target.
 	Name(ctx context.Context, name string, target ocispec.Descriptor) error
 }

@@ -103,7 +103,8 @@ type historyStream struct {
 
 func (s *historyStream) Send(e *controlapi.BuildHistoryEvent) error { s.event(e); return nil }
 
-// DiskUsage lists the build cache; empty while no build ran in this daemon.
+// DiskUsage lists the build cache; empty while no build ran in this daemon. What
+// an image needs, too, is shared.
 func (b *Builder) DiskUsage(ctx context.Context) ([]apibuild.CacheRecord, error) {
 	b.mu.Lock()
 	run := b.started
@@ -121,11 +122,15 @@ func (b *Builder) DiskUsage(ctx context.Context) ([]apibuild.CacheRecord, error)
 	if err != nil {
 		return nil, err
 	}
+	needed, err := b.opt.Store.NeededSnapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]apibuild.CacheRecord, 0, len(infos))
 	for _, u := range infos {
 		out = append(out, apibuild.CacheRecord{
 			ID: u.ID, Parents: u.Parents, Type: string(u.RecordType), Description: u.Description,
-			InUse: u.InUse, Shared: u.Shared, Size: u.Size,
+			InUse: u.InUse, Shared: needed[run.worker.snapshot(u.ID)], Size: u.Size,
 			CreatedAt: u.CreatedAt, LastUsedAt: u.LastUsedAt, UsageCount: u.UsageCount,
 		})
 	}

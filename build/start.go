@@ -158,7 +158,7 @@ func newWorker(ctx context.Context, opt Options) (*worker, error) {
 	if err != nil {
 		return nil, errors.Join(err, md.Close())
 	}
-	return &worker{Worker: bw, opt: opt}, nil
+	return &worker{Worker: bw, opt: opt, records: md}, nil
 }
 
 // sayVersion makes BuildKit tell clients which release of it is linked in.

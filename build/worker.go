@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
+	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/exporter"
@@ -41,6 +42,23 @@ const exporterMoby = "moby"
 type worker struct {
 	*base.Worker
 	opt Options
+	// records is what BuildKit knows of its cache records.
+	records *metadata.Store
+}
+
+// snapshotKey is where a cache record names its snapshot, if that has another
+// name than the record.
+const snapshotKey = "cache.snapshot"
+
+// snapshot is the name of a cache record's snapshot.
+func (w *worker) snapshot(record string) string {
+	var name string
+	if item, ok := w.records.Get(record); ok {
+		if v := item.Get(snapshotKey); v != nil && v.Unmarshal(&name) == nil && name != "" {
+			return name
+		}
+	}
+	return record
 }
 
 // Exporter returns the exporter of a name. Storing an image also links its
@@ -168,7 +186,7 @@ func (i *storingInstance) linkRef(ctx context.Context, ref cache.ImmutableRef, c
 	}
 	sn := i.w.opt.Store.Snapshotter()
 	if _, err := sn.Stat(ctx, chain); errdefs.IsNotFound(err) {
-		parent := ref.GetString("cache.snapshot")
+		parent := ref.GetString(snapshotKey)
 		if parent == "" {
 			parent = ref.ID()
 		}

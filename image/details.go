@@ -49,7 +49,8 @@ type Manifest struct {
 
 // Usage is the disk that images take, in bytes.
 type Usage struct {
-	// Total is all blobs and unpacked layers, each counted once.
+	// Total is all blobs and unpacked layers that images need, each counted
+	// once; what the build cache alone keeps is not in it.
 	Total int64
 	// Shared is as Inspector.Shared says.
 	Shared map[digest.Digest]int64

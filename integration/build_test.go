@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,6 +122,50 @@ func TestBuildCgroup(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// TestBuildUsage looks at what `system df` says of a build: a layer belongs to
+// the images as long as one of them needs it, else to the build cache, and never
+// to both.
+func TestBuildUsage(t *testing.T) {
+	t.Parallel()
+	testenv.NeedsRoot(t)
+	d := testenv.Start(t, testenv.Options{})
+	cli := d.Wherry(t)
+	cli.OK(t, "run", "--rm", d.Image(t, "busybox"), "true") // so it is unpacked
+	usage := func() (images, cache int64) {
+		t.Helper()
+		var u struct {
+			LayersSize int64
+			BuildCache []struct {
+				Size   int64
+				Shared bool
+			}
+		}
+		if err := json.Unmarshal([]byte(d.API(t, 200, "GET", "/v1.41/system/df", "")), &u); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range u.BuildCache {
+			if !r.Shared {
+				cache += r.Size
+			}
+		}
+		return u.LayersSize / 1e6, cache / 1e6
+	}
+	base, _ := usage()
+	const dockerfile = "FROM busybox AS big\nRUN head -c 20000000 /dev/urandom >/f && echo x >/small\n" +
+		"FROM busybox\nCOPY --from=big /small /\nRUN head -c 10000000 /dev/urandom >/f\n"
+	cli.OKInput(t, strings.NewReader(dockerfile), "build", "-t", "built", "-")
+	// The image is a layer and its blob.
+	images, cache := usage()
+	if images-base != 20 || cache != 20 {
+		t.Errorf("built: images %d MB over %d MB, cache %d MB; want 20 and 20", images-base, base, cache)
+	}
+	cli.OK(t, "rmi", "built")
+	images, cache = usage()
+	if images != base || cache < 30 {
+		t.Errorf("image removed: images %d MB, cache %d MB; want %d, and 30 or more", images, cache, base)
 	}
 }
 

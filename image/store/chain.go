@@ -90,6 +90,13 @@ func (c *chains) used(chain digest.Digest) bool {
 	return c.refs[chain] > 0
 }
 
+// inUse lists the chains that writable layers use.
+func (c *chains) inUse() []digest.Digest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.refs))
+}
+
 func (c *chains) add(chain digest.Digest, dirs []string, refs int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

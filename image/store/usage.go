@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -12,7 +13,7 @@ import (
 	"github.com/wherry-engine/wherry/image"
 )
 
-// diskTotal adds up blobs and committed layers.
+// diskTotal adds up blobs and committed layers, the build cache's too.
 func (s *Store) diskTotal(ctx context.Context) (int64, error) {
 	var total int64
 	err := s.ContentStore().Walk(ctx, func(i content.Info) error {
@@ -40,14 +41,85 @@ func (s *Store) diskTotal(ctx context.Context) (int64, error) {
 	return total, nil
 }
 
+// needed adds up the blobs and layers that images need, and the layers that
+// writable layers stand on. What the build cache alone keeps is not in it.
+func (s *Store) needed(ctx context.Context) (*tally, error) {
+	all, err := s.groups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &tally{s: s, blobs: map[digest.Digest]bool{}, snapshots: map[string]bool{}}
+	for _, g := range all {
+		if err := images.Walk(ctx, images.HandlerFunc(t.blob), g.target); err != nil {
+			return nil, err
+		}
+		for _, p := range s.present(ctx, g.target) {
+			t.chain(ctx, p.chain)
+		}
+	}
+	for _, chain := range s.chains.inUse() {
+		t.chain(ctx, chain)
+	}
+	return t, nil
+}
+
+// NeededSnapshots are the names of the unpacked layers that images need, or that
+// writable layers stand on.
+func (s *Store) NeededSnapshots(ctx context.Context) (map[string]bool, error) {
+	t, err := s.needed(s.context(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return t.snapshots, nil
+}
+
+// tally adds up blobs and layers, each once.
+type tally struct {
+	s         *Store
+	blobs     map[digest.Digest]bool
+	snapshots map[string]bool
+	bytes     int64
+}
+
+// blob adds a blob that is here, and returns those it names. One that cannot be
+// read as what it claims to be names none.
+func (t *tally) blob(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	n, ok := t.s.blobSize(ctx, d)
+	if !ok || t.blobs[d.Digest] {
+		return nil, images.ErrSkipDesc
+	}
+	t.blobs[d.Digest] = true
+	t.bytes += n
+	children, err := images.Children(ctx, t.s.ContentStore(), d)
+	if err != nil {
+		return nil, images.ErrSkipDesc
+	}
+	return children, nil
+}
+
+// chain adds a layer and those below it, as far as they are unpacked.
+func (t *tally) chain(ctx context.Context, chain digest.Digest) {
+	for key := chain.String(); key != "" && !t.snapshots[key]; {
+		info, err := t.s.snap.Stat(ctx, key)
+		if err != nil {
+			return
+		}
+		t.snapshots[key] = true
+		if u, err := t.s.snap.Usage(ctx, key); err == nil {
+			t.bytes += u.Size
+		}
+		key = info.Parent
+	}
+}
+
 // DiskUsage returns what the images take together and what each shares.
 func (s *Store) DiskUsage(ctx context.Context) (image.Usage, error) {
 	ctx = s.context(ctx)
-	u := image.Usage{}
-	var err error
-	if u.Total, err = s.diskTotal(ctx); err != nil {
-		return u, err
+	t, err := s.needed(ctx)
+	if err != nil {
+		return image.Usage{}, err
 	}
+	u := image.Usage{Total: t.bytes}
 	u.Shared, err = s.shared(ctx)
 	return u, err
 }
