@@ -13,6 +13,7 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
 	"github.com/wherry-engine/wherry/engine/describe"
+	"github.com/wherry-engine/wherry/engine/launch"
 	"github.com/wherry-engine/wherry/engine/naming"
 	"github.com/wherry-engine/wherry/engine/netconfig"
 	"github.com/wherry-engine/wherry/engine/spec"
@@ -114,7 +115,7 @@ func (e *Engine) updateTask(ctx context.Context, u *unit, h *apicontainer.HostCo
 	}
 	up := task.UpdateRequest{Resources: res}
 	if req.RestartPolicy.Name != "" {
-		p := restartPolicy(req.RestartPolicy)
+		p := launch.RestartPolicy(req.RestartPolicy)
 		up.Restart = &p
 	}
 	return e.o.Tasks.Update(ctx, string(u.id), up)

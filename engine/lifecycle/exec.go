@@ -15,6 +15,7 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/exec"
 	"github.com/wherry-engine/wherry/engine/handoff"
+	"github.com/wherry-engine/wherry/engine/launch"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -78,7 +79,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req container.ExecSta
 	}
 	stream, err := req.Conn.Hijack(ex.Request.Tty, true)
 	if err != nil {
-		e.execs.Finish(ex, codeFailed)
+		e.execs.Finish(ex, launch.CodeFailed)
 		return err
 	}
 	return e.execAttached(ctx, ex, treq, stream)
@@ -124,13 +125,13 @@ func (e *Engine) execAttached(ctx context.Context, ex *exec.Exec, treq task.Exec
 func (e *Engine) runExec(ctx context.Context, ex *exec.Exec, treq task.ExecRequest, conn *os.File) (task.ExecStatus, error) {
 	u := e.index.get(ex.Container)
 	if u == nil {
-		e.execs.Finish(ex, codeFailed)
+		e.execs.Finish(ex, launch.CodeFailed)
 		return task.ExecStatus{}, notFound(string(ex.Container))
 	}
 	u.freeze.RLock()
 	if err := executable(u, string(u.id)); err != nil {
 		u.freeze.RUnlock()
-		e.execs.Finish(ex, codeFailed)
+		e.execs.Finish(ex, launch.CodeFailed)
 		return task.ExecStatus{}, err
 	}
 	pid := u.status.Load().Pid
@@ -139,7 +140,7 @@ func (e *Engine) runExec(ctx context.Context, ex *exec.Exec, treq task.ExecReque
 	done()
 	u.freeze.RUnlock()
 	if err != nil {
-		code, xerr := explain(execError{err})
+		code, xerr := launch.ExplainExec(err)
 		e.execs.Finish(ex, code)
 		// Nobody is told why a health check failed that ends with its container;
 		// the container's owner may be waiting for it.
@@ -184,12 +185,6 @@ func ended(pid int) bool {
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
 }
-
-// execError is an error of the supervisor's Exec.
-type execError struct{ err error }
-
-func (x execError) Error() string { return "OCI runtime exec failed: " + trimClass(x.err) }
-func (x execError) Unwrap() error { return x.err }
 
 // execMessage is what tells the supervisor of an exec.
 func (e *Engine) execMessage(u *unit, ex *exec.Exec) (task.ExecRequest, error) {

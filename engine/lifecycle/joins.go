@@ -9,6 +9,7 @@ import (
 	apicontainer "github.com/moby/moby/api/types/container"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/launch"
 )
 
 // resolveModes replaces names in container:NAME modes by IDs. InvalidArgument.
@@ -73,26 +74,19 @@ func (e *Engine) reference(mode, what string) (string, error) {
 	return "container:" + string(u.id), nil
 }
 
-// joined is what a container takes from others.
-type joined struct {
-	pid, ipc, net string // IDs of tasks
-	shm           string
-	linkEnv       []string
-}
-
 // joins finds the containers whose namespaces are shared; they must run.
-func (e *Engine) joins(u *unit) (joined, error) {
+func (e *Engine) joins(u *unit) (launch.Joins, error) {
 	h := u.spec.Load().HostConfig
-	var j joined
+	var j launch.Joins
 	for _, x := range []struct {
 		is   bool
 		ref  string
 		what string
 		dst  *string
 	}{
-		{h.NetworkMode.IsContainer(), h.NetworkMode.ConnectedContainer(), "network", &j.net},
-		{h.PidMode.IsContainer(), h.PidMode.Container(), "PID", &j.pid},
-		{h.IpcMode.IsContainer(), h.IpcMode.Container(), "IPC", &j.ipc},
+		{h.NetworkMode.IsContainer(), h.NetworkMode.ConnectedContainer(), "network", &j.Net},
+		{h.PidMode.IsContainer(), h.PidMode.Container(), "PID", &j.PID},
+		{h.IpcMode.IsContainer(), h.IpcMode.Container(), "IPC", &j.IPC},
 	} {
 		if !x.is {
 			continue
@@ -105,9 +99,9 @@ func (e *Engine) joins(u *unit) (joined, error) {
 		case container.StateRunning, container.StatePaused:
 			*x.dst = string(other.id)
 			if x.what == "IPC" {
-				j.shm = e.shm.Path(other.id)
+				j.Shm = e.shm.Path(other.id)
 				if other.spec.Load().HostConfig.IpcMode.IsHost() {
-					j.shm = "/dev/shm"
+					j.Shm = "/dev/shm"
 				}
 			}
 		case container.StateRestarting:

@@ -296,3 +296,11 @@ func (e *Engine) linkEnv(s *container.Spec) ([]string, error) {
 	}
 	return netconfig.LinkEnv(s, links), nil
 }
+
+// opened is a network that was opened for a start.
+type opened struct {
+	sandbox network.Sandbox
+	ns      *os.File
+	undo    func(context.Context) error
+	err     error
+}
