@@ -157,10 +157,11 @@ func TestBuildUsage(t *testing.T) {
 	const dockerfile = "FROM busybox AS big\nRUN head -c 20000000 /dev/urandom >/f && echo x >/small\n" +
 		"FROM busybox\nCOPY --from=big /small /\nRUN head -c 10000000 /dev/urandom >/f\n"
 	cli.OKInput(t, strings.NewReader(dockerfile), "build", "-t", "built", "-")
-	// The image is a layer and its blob.
+	// The image is a layer and its blob, and the base once more, which BuildKit
+	// unpacks under a name of its own.
 	images, cache := usage()
-	if images-base != 20 || cache != 20 {
-		t.Errorf("built: images %d MB over %d MB, cache %d MB; want 20 and 20", images-base, base, cache)
+	if more := images - base; more < 20 || more > 25 || cache != 20 {
+		t.Errorf("built: images %d MB over %d MB, cache %d MB; want 20 to 25 and 20", more, base, cache)
 	}
 	cli.OK(t, "rmi", "built")
 	images, cache = usage()
