@@ -13,7 +13,6 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/netconfig"
-	"github.com/wherry-engine/wherry/internal/state"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/task"
 )
@@ -234,7 +233,7 @@ func (e *Engine) collectVolumes(ctx context.Context) error {
 
 // undoCreations deletes the volumes of creations that were interrupted.
 func (e *Engine) undoCreations(ctx context.Context) error {
-	intents, err := e.intents()
+	intents, err := e.records.Intents()
 	errs := []error{err}
 	for id, names := range intents {
 		if e.index.get(id) == nil {
@@ -245,7 +244,7 @@ func (e *Engine) undoCreations(ctx context.Context) error {
 				}
 			}
 		}
-		errs = append(errs, e.o.State.Batch(state.Op{Bucket: intentBucket, Key: string(id), Delete: true}))
+		errs = append(errs, e.records.Settle(id))
 	}
 	return errors.Join(errs...)
 }

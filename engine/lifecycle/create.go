@@ -17,6 +17,7 @@ import (
 	"github.com/wherry-engine/wherry/engine/imageconfig"
 	"github.com/wherry-engine/wherry/engine/mounts"
 	"github.com/wherry-engine/wherry/engine/naming"
+	"github.com/wherry-engine/wherry/engine/records"
 	"github.com/wherry-engine/wherry/image"
 )
 
@@ -106,7 +107,7 @@ func (e *Engine) newSpec(req container.CreateRequest, img image.Image) (*contain
 	}
 	e.setHostname(req.Config, req.HostConfig, id)
 	spec := &container.Spec{
-		Version: formatVersion, ID: id, Name: req.Name, Created: time.Now().UTC(),
+		Version: records.Version, ID: id, Name: req.Name, Created: time.Now().UTC(),
 		Image: img.ID.String(), ImageRef: req.Config.Image, ImageConfig: img.ConfigDigest.String(),
 		Platform: img.Platform.OS, Driver: e.o.Layers.Name(),
 		Config: req.Config, HostConfig: req.HostConfig, Networking: req.Networking,
@@ -177,13 +178,11 @@ func (e *Engine) build(ctx context.Context, spec *container.Spec, img image.Imag
 		return err
 	}
 	ph.end("volumes")
-	st := &container.Status{Version: formatVersion, State: container.StateCreated}
-	if err := e.saveNew(spec, st); err != nil {
+	st := &container.Status{Version: records.Version, State: container.StateCreated}
+	if err := e.records.Add(spec, st); err != nil {
 		return fmt.Errorf("save container: %w", err)
 	}
-	u := &unit{id: spec.ID}
-	u.spec.Store(spec)
-	u.status.Store(st)
+	u := newUnit(spec, st)
 	e.index.add(u)
 	ph.end("save")
 	e.emit(u, apievents.ActionCreate, ph.attrs())

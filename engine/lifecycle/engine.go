@@ -15,24 +15,16 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/defaults"
 	"github.com/wherry-engine/wherry/engine/exec"
+	"github.com/wherry-engine/wherry/engine/records"
 	"github.com/wherry-engine/wherry/engine/shm"
 	"github.com/wherry-engine/wherry/events"
 	"github.com/wherry-engine/wherry/image"
-	"github.com/wherry-engine/wherry/internal/state"
 	"github.com/wherry-engine/wherry/logs"
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/snapshot"
 	"github.com/wherry-engine/wherry/task"
 	"github.com/wherry-engine/wherry/volume"
 )
-
-// Store is the engine's journaled state; internal/state implements it.
-type Store interface {
-	Put(bucket, key string, val []byte) error
-	Batch(ops ...state.Op) error
-	BatchDurable(ops ...state.Op) error
-	ForEach(bucket string, fn func(key string, val []byte) error) error
-}
 
 // LogReader opens the log of a container for reading. FailedPrecondition if
 // the driver's logs cannot be read.
@@ -42,7 +34,7 @@ type LogReader func(driver, path string, options map[string]string) (logs.Reader
 type Options struct {
 	DataRoot  string // holds containers/<id>/
 	ExecRoot  string // holds shm/<id>/; default DataRoot
-	State     Store
+	State     records.Store
 	Tasks     task.Service
 	Images    image.Resolver
 	Transfer  image.Transfer // for commit
@@ -63,6 +55,7 @@ type Engine struct {
 	log      *slog.Logger
 	defaults atomic.Pointer[defaults.Containers]
 	index    index
+	records  records.Records
 	execs    exec.Registry
 	shm      shm.Dir
 	reaper   reaper
@@ -73,7 +66,7 @@ type Engine struct {
 
 // New loads the containers of a data root. It contacts nobody; see Boot.
 func New(o Options) (*Engine, error) {
-	e := &Engine{o: o, log: o.Logger}
+	e := &Engine{o: o, log: o.Logger, records: records.Records{Store: o.State}}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}

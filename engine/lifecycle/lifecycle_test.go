@@ -273,7 +273,7 @@ func TestInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	half := &container.Spec{ID: container.ID(strings.Repeat("e", 64)), Mounts: []container.Mount{{Name: "anon", Anonymous: true}}}
-	if _, err := e.intend(half); err != nil {
+	if _, err := e.records.Intend(half); err != nil {
 		t.Fatal(err)
 	}
 	w.vols.all["anon"] = &apivolume.Volume{Name: "anon"}
@@ -283,7 +283,7 @@ func TestInterrupted(t *testing.T) {
 	if w.vols.all["anon"] != nil || w.vols.all["named"] == nil {
 		t.Errorf("volumes left: %v", w.vols.all)
 	}
-	if left, err := e.intents(); len(left) > 0 || err != nil {
+	if left, err := e.records.Intents(); len(left) > 0 || err != nil {
 		t.Errorf("intents left: %v %v", left, err)
 	}
 	if _, err := e.index.find("going"); !errdefs.IsNotFound(err) {

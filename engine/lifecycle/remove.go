@@ -105,7 +105,7 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 		e.log.Error("release what a removed container held", "container", u.id, "err", err)
 	}
 	ph.end("volumes")
-	if err := e.forget(u.id); err != nil {
+	if err := e.records.Delete(u.id); err != nil {
 		return fmt.Errorf("save the removal of container %s: %w", u.id.Short(), err)
 	}
 	if s.HostConfig.IpcMode.IsShareable() {

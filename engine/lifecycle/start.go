@@ -11,6 +11,7 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/launch"
+	"github.com/wherry-engine/wherry/engine/records"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -63,7 +64,7 @@ func (e *Engine) start(ctx context.Context, u *unit) error {
 		return e.startFailed(u, err)
 	}
 	serr := e.setStatus(u, func(s *container.Status) {
-		*s = container.Status{Version: formatVersion, State: container.StateRunning, Pid: st.Pid, StartedAt: st.StartedAt, FinishedAt: s.FinishedAt}
+		*s = container.Status{Version: records.Version, State: container.StateRunning, Pid: st.Pid, StartedAt: st.StartedAt, FinishedAt: s.FinishedAt}
 		if s.StartedAt.IsZero() {
 			s.StartedAt = time.Now().UTC()
 		}

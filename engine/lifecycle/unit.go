@@ -29,6 +29,13 @@ type unit struct {
 	handle handle
 }
 
+func newUnit(s *container.Spec, st *container.Status) *unit {
+	u := &unit{id: s.ID}
+	u.spec.Store(s)
+	u.status.Store(st)
+	return u
+}
+
 // handle is what exists only while this daemon runs.
 type handle struct {
 	attach  []pending    // connections that came before the start

@@ -28,7 +28,7 @@ func (e *Engine) makeVolumes(ctx context.Context, spec *container.Spec, done *un
 			m.Name, m.Anonymous = string(naming.NewID()), true
 		}
 	}
-	forget, err := e.intend(spec)
+	forget, err := e.records.Intend(spec)
 	if err != nil {
 		return fmt.Errorf("save what is to be created: %w", err)
 	}
