@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,6 +22,11 @@ import (
 // Running containers are not touched.
 func (e *Engine) Boot(ctx context.Context) error {
 	e.run, e.stop = context.WithCancel(context.WithoutCancel(ctx))
+	for _, u := range e.index.all() {
+		if err := e.volumes.Hold(ctx, u.spec.Load(), u.up()); err != nil {
+			e.log.Error("hold the volumes of a container", "container", u.id, "err", err)
+		}
+	}
 	inv, err := e.o.Tasks.Hello(ctx)
 	if err != nil {
 		return fmt.Errorf("take over the supervisor: %w", err)
@@ -198,55 +202,17 @@ func (e *Engine) collect(ctx context.Context) {
 	if err := e.shm.Collect(e.isUp); err != nil {
 		e.log.Error("release shared memory", "err", err)
 	}
-	if err := e.collectVolumes(ctx); err != nil {
+	if err := e.volumes.Collect(ctx, e.exists); err != nil {
 		e.log.Error("release volumes of containers that are gone", "err", err)
 	}
 }
+
+func (e *Engine) exists(id container.ID) bool { return e.index.get(id) != nil }
 
 // isUp reports whether there is such a container and it runs.
 func (e *Engine) isUp(id container.ID) bool {
 	u := e.index.get(id)
 	return u != nil && u.up()
-}
-
-func (e *Engine) collectVolumes(ctx context.Context) error {
-	errs := []error{e.undoCreations(ctx)}
-	vols, err := e.o.Volumes.List(ctx)
-	if err != nil {
-		return errors.Join(append(errs, err)...)
-	}
-	for _, v := range vols {
-		orphan := false
-		for _, id := range e.o.Volumes.Users(v.Name) {
-			if e.index.get(container.ID(id)) == nil {
-				orphan = true
-				errs = append(errs, e.o.Volumes.Unmount(ctx, v.Name, id), e.o.Volumes.Release(ctx, v.Name, id))
-			}
-		}
-		_, anonymous := v.Labels[anonymousLabel]
-		if orphan && anonymous && len(e.o.Volumes.Users(v.Name)) == 0 {
-			errs = append(errs, e.o.Volumes.Delete(ctx, v.Name, false))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// undoCreations deletes the volumes of creations that were interrupted.
-func (e *Engine) undoCreations(ctx context.Context) error {
-	intents, err := e.records.Intents()
-	errs := []error{err}
-	for id, names := range intents {
-		if e.index.get(id) == nil {
-			for _, name := range names {
-				err := errors.Join(e.o.Volumes.Release(ctx, name, string(id)), e.o.Volumes.Delete(ctx, name, false))
-				if err != nil && !errdefs.IsNotFound(err) {
-					errs = append(errs, err)
-				}
-			}
-		}
-		errs = append(errs, e.records.Settle(id))
-	}
-	return errors.Join(errs...)
 }
 
 // bury marks containers whose writable layer is gone: nothing can be done with

@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,21 +17,9 @@ import (
 	"github.com/wherry-engine/wherry/engine/mounts"
 	"github.com/wherry-engine/wherry/engine/naming"
 	"github.com/wherry-engine/wherry/engine/records"
+	"github.com/wherry-engine/wherry/engine/undo"
 	"github.com/wherry-engine/wherry/image"
 )
-
-// undo is what has been done, to be taken back in reverse order.
-type undo []func(context.Context) error
-
-func (u *undo) add(f func(context.Context) error) { *u = append(*u, f) }
-
-func (u undo) run(ctx context.Context) error {
-	var errs []error
-	for i := len(u) - 1; i >= 0; i-- {
-		errs = append(errs, u[i](ctx))
-	}
-	return errors.Join(errs...)
-}
 
 // Create makes a container from an image. InvalidArgument, NotFound (image,
 // other containers), Conflict (name), NotImplemented.
@@ -143,19 +130,19 @@ func (e *Engine) mountsOf(ref string) ([]container.Mount, error) {
 
 // build makes everything the spec needs, or nothing.
 func (e *Engine) build(ctx context.Context, spec *container.Spec, img image.Image, ph *phases) (err error) {
-	var done undo
+	var done undo.List
 	defer func() {
 		if err == nil {
 			return
 		}
-		if uerr := done.run(ctx); uerr != nil {
+		if uerr := done.Run(ctx); uerr != nil {
 			e.log.Error("undo create", "container", spec.ID, "err", uerr)
 		}
 	}()
 	if err := e.takeName(spec); err != nil {
 		return err
 	}
-	done.add(func(context.Context) error { e.index.release(spec.Name, spec.ID); return nil })
+	done.Add(func(context.Context) error { e.index.release(spec.Name, spec.ID); return nil })
 	chain := img.Chain
 	if chain, err = e.o.Images.Prepare(ctx, img); err != nil {
 		return err
@@ -163,18 +150,18 @@ func (e *Engine) build(ctx context.Context, spec *container.Spec, img image.Imag
 	if err := e.o.Layers.Create(ctx, spec.ID, chain); err != nil {
 		return fmt.Errorf("create the writable layer: %w", err)
 	}
-	done.add(func(ctx context.Context) error { return e.o.Layers.Remove(ctx, spec.ID) })
+	done.Add(func(ctx context.Context) error { return e.o.Layers.Remove(ctx, spec.ID) })
 	if err := os.Mkdir(e.dir(spec.ID), 0o710); err != nil {
 		return err
 	}
-	done.add(func(context.Context) error { return os.RemoveAll(e.dir(spec.ID)) })
+	done.Add(func(context.Context) error { return os.RemoveAll(e.dir(spec.ID)) })
 	if dir := filepath.Dir(spec.LogPath); spec.LogPath != "" && dir != e.dir(spec.ID) {
 		if err := os.Mkdir(dir, 0o710); err != nil {
 			return err
 		}
 	}
 	ph.end("writable layer")
-	if err := e.makeVolumes(ctx, spec, &done); err != nil {
+	if err := e.volumes.Make(ctx, spec, &done); err != nil {
 		return err
 	}
 	ph.end("volumes")

@@ -17,6 +17,7 @@ import (
 	"github.com/wherry-engine/wherry/engine/exec"
 	"github.com/wherry-engine/wherry/engine/records"
 	"github.com/wherry-engine/wherry/engine/shm"
+	"github.com/wherry-engine/wherry/engine/volumes"
 	"github.com/wherry-engine/wherry/events"
 	"github.com/wherry-engine/wherry/image"
 	"github.com/wherry-engine/wherry/logs"
@@ -58,6 +59,7 @@ type Engine struct {
 	records  records.Records
 	execs    exec.Registry
 	shm      shm.Dir
+	volumes  volumes.Volumes
 	reaper   reaper
 	acks     acks
 	stop     context.CancelFunc
@@ -73,6 +75,7 @@ func New(o Options) (*Engine, error) {
 	if e.o.ExecRoot == "" {
 		e.o.ExecRoot = o.DataRoot
 	}
+	e.volumes = volumes.Volumes{Store: o.Volumes, Events: o.Events, Records: e.records, Root: e.openRoot}
 	e.shm = shm.Dir(filepath.Join(e.o.ExecRoot, "shm"))
 	e.SetDefaults(o.Defaults)
 	e.stop = func() {} // until Boot
@@ -82,7 +85,6 @@ func New(o Options) (*Engine, error) {
 	if err := e.load(); err != nil {
 		return nil, fmt.Errorf("load containers: %w", err)
 	}
-	e.holdVolumes(e.run)
 	return e, nil
 }
 

@@ -172,7 +172,7 @@ func (e *Engine) release(ctx context.Context, u *unit, forgetTask bool) {
 	if err := e.closeNetwork(ctx, u); err != nil {
 		e.log.Error("release network", "container", u.id, "err", err)
 	}
-	if err := e.leaveVolumes(ctx, u); err != nil {
+	if err := e.volumes.Leave(ctx, u.spec.Load()); err != nil {
 		e.log.Error("release volumes", "container", u.id, "err", err)
 	}
 	if forgetTask {

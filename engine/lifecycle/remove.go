@@ -98,9 +98,9 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 	errs := []error{e.closeNetwork(ctx, u)}
 	ph.end("network")
 	if wasUp || s.HostConfig.AutoRemove {
-		errs = append(errs, e.leaveVolumes(ctx, u))
+		errs = append(errs, e.volumes.Leave(ctx, s))
 	}
-	errs = append(errs, e.dropVolumes(ctx, s, volumes || s.HostConfig.AutoRemove))
+	errs = append(errs, e.volumes.Drop(ctx, s, volumes || s.HostConfig.AutoRemove))
 	if err := errors.Join(errs...); err != nil {
 		e.log.Error("release what a removed container held", "container", u.id, "err", err)
 	}

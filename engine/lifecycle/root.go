@@ -17,6 +17,7 @@ import (
 	"github.com/wherry-engine/wherry/engine/archive"
 	"github.com/wherry-engine/wherry/engine/rootfs"
 	"github.com/wherry-engine/wherry/engine/stubs"
+	"github.com/wherry-engine/wherry/engine/undo"
 )
 
 // openRoot opens the root mount of a container; the supervisor mounts it if it
@@ -48,9 +49,9 @@ func (e *Engine) view(ctx context.Context, u *unit) (*archive.View, func(), erro
 		return nil, nil, err
 	}
 	v := &archive.View{Root: root, Mounts: map[string]archive.Mount{}}
-	done := undo{func(context.Context) error { closeRoot(); return nil }}
+	done := undo.List{func(context.Context) error { closeRoot(); return nil }}
 	closeAll := func() {
-		if err := done.run(context.WithoutCancel(ctx)); err != nil {
+		if err := done.Run(context.WithoutCancel(ctx)); err != nil {
 			e.log.Warn("close mounts of container", "container", u.id, "err", err)
 		}
 	}
@@ -62,7 +63,7 @@ func (e *Engine) view(ctx context.Context, u *unit) (*archive.View, func(), erro
 		}
 		if f != nil {
 			v.Mounts[m.Destination] = archive.Mount{Source: f, ReadOnly: !m.RW}
-			done.add(func(context.Context) error { return f.Close() })
+			done.Add(func(context.Context) error { return f.Close() })
 		}
 	}
 	return v, closeAll, nil
@@ -70,26 +71,11 @@ func (e *Engine) view(ctx context.Context, u *unit) (*archive.View, func(), erro
 
 // openMount opens what is mounted at one place, or returns nil if there is
 // nothing to see: a bind whose source is gone, a tmpfs of a stopped container.
-func (e *Engine) openMount(ctx context.Context, u *unit, m container.Mount, done *undo) (*os.File, error) {
-	switch m.Type {
-	case mount.TypeTmpfs:
+func (e *Engine) openMount(ctx context.Context, u *unit, m container.Mount, done *undo.List) (*os.File, error) {
+	if m.Type == mount.TypeTmpfs {
 		return e.openInside(u, m.Destination), nil
-	case mount.TypeVolume:
-		host, err := e.o.Volumes.Mount(ctx, m.Name, string(u.id)+"-cp")
-		if err != nil {
-			return nil, err
-		}
-		done.add(func(ctx context.Context) error { return e.o.Volumes.Unmount(ctx, m.Name, string(u.id)+"-cp") })
-		if m.Subpath != "" {
-			return openSubpath(host, m.Subpath)
-		}
-		return os.OpenFile(host, unix.O_PATH|unix.O_CLOEXEC, 0)
 	}
-	f, err := os.OpenFile(m.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	return f, err
+	return e.volumes.Open(ctx, u.id, m, done)
 }
 
 // openInside opens a mount point in the mount namespace of a running

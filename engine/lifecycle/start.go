@@ -12,6 +12,7 @@ import (
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/launch"
 	"github.com/wherry-engine/wherry/engine/records"
+	"github.com/wherry-engine/wherry/engine/undo"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -94,10 +95,10 @@ func (e *Engine) startFailed(u *unit, err error) error {
 // launch prepares network, files, volumes and the configuration, and starts
 // the task; on failure all of it is undone.
 func (e *Engine) launch(ctx context.Context, u *unit, ph *phases) (st task.Status, err error) {
-	var done undo
+	var done undo.List
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, done.run(ctx))
+			err = errors.Join(err, done.Run(ctx))
 		}
 	}()
 	joins, err := e.joins(u)
@@ -111,12 +112,12 @@ func (e *Engine) launch(ctx context.Context, u *unit, ph *phases) (st task.Statu
 		if joins.Shm, err = e.shm.Open(s.ID, s.HostConfig.ShmSize); err != nil {
 			return st, err
 		}
-		done.add(func(context.Context) error { return e.shm.Close(u.id) })
+		done.Add(func(context.Context) error { return e.shm.Close(u.id) })
 	}
 	netCh := e.openNetwork(ctx, u)
-	sources, verr := e.useVolumes(ctx, u, &done)
+	sources, verr := e.volumes.Use(ctx, u.spec.Load(), &done)
 	net := <-netCh
-	done.add(net.undo)
+	done.Add(net.undo)
 	if err := errors.Join(verr, net.err); err != nil {
 		return st, firstOf(verr, net.err)
 	}

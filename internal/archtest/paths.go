@@ -4,7 +4,7 @@ package archtest
 // volumes or archives control.
 var rootPackages = []string{
 	"ocirun", "ocirun/initproc", "ocirun/passwd",
-	"engine/archive", "engine/changes", "engine/lifecycle", "engine/mounts", "engine/netconfig", "engine/rootfs", "engine/shm",
+	"engine/archive", "engine/changes", "engine/lifecycle", "engine/mounts", "engine/netconfig", "engine/rootfs", "engine/shm", "engine/volumes",
 	"snapshot/native", "snapshot/overlay", "snapshot/tree",
 	"image/store", "volume/local", "build", "internal/rmtree",
 }
@@ -89,7 +89,7 @@ var hostPaths = reasons(map[string][]string{
 		"volume/local.mountSpec.mount", "volume/local.unmountAll",
 	},
 	"a path of the host that the user gave, followed as the user would": {
-		"engine/lifecycle.Engine.openMount", "engine/lifecycle.bindSource", "engine/mounts.Exists", "ocirun.Agent.send", "ocirun.Runtime.namespaces", "ocirun.Runtime.rootfs",
+		"engine/mounts.Exists", "engine/volumes.Volumes.Open", "engine/volumes.bindSource", "ocirun.Agent.send", "ocirun.Runtime.namespaces", "ocirun.Runtime.rootfs",
 		"ocirun.bindRoot", "ocirun.cloneSource", "ocirun.inMountNS", "ocirun.rootPath", "ocirun/initproc.RunHook",
 		"ocirun/initproc.setup.bindDevice", "ocirun/initproc.setup.enterRoot", "ocirun/initproc.setup.hostRoot", "ocirun/initproc.setup.openTree",
 	},
