@@ -127,6 +127,11 @@ func (w *waiting) settle(code int) {
 	w.done, w.exit, w.err = done, code, nil
 }
 
+// attachRequest asks for a connection to a container's streams.
+func attachRequest(s *session, id string) client.Request {
+	return client.Request{Method: http.MethodPost, Path: containerPath(id, "attach"), Query: attachQuery(s, false)}
+}
+
 // attachQuery says which streams to attach.
 func attachQuery(s *session, logs bool) url.Values {
 	q := url.Values{"stream": {"1"}}
@@ -139,12 +144,6 @@ func attachQuery(s *session, logs bool) url.Values {
 		q.Set("detachKeys", k)
 	}
 	return q
-}
-
-// attach opens the session's connection to a container.
-func (s *session) attach(ctx context.Context, cl *client.Client, id string) (err error) {
-	s.stream, err = cl.Hijack(ctx, client.Request{Method: http.MethodPost, Path: containerPath(id, "attach"), Query: attachQuery(s, false)})
-	return err
 }
 
 // exitStatus is the program's status for a container's exit code.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 
@@ -33,7 +34,7 @@ func createCommand() command {
 				if err != nil {
 					return err
 				}
-				id, err := a.create(ctx, cl, c, req)
+				id, err := a.create(ctx, cl, c, req, nil)
 				if err != nil {
 					return err
 				}
@@ -45,8 +46,8 @@ func createCommand() command {
 }
 
 // create makes the container, pulling its image as --pull says, and returns
-// its ID.
-func (a *app) create(ctx context.Context, cl *client.Client, c *containerFlags, req container.CreateRequest) (string, error) {
+// its ID. It calls meanwhile, unless that is nil, while the daemon is at work.
+func (a *app) create(ctx context.Context, cl *client.Client, c *containerFlags, req container.CreateRequest, meanwhile func()) (string, error) {
 	switch c.pull {
 	case "always", "missing", "never", "":
 	default:
@@ -74,7 +75,7 @@ func (a *app) create(ctx context.Context, cl *client.Client, c *containerFlags, 
 	if err != nil {
 		return "", err
 	}
-	resp, err := a.postCreate(ctx, cl, c, req)
+	resp, err := a.postCreate(ctx, cl, c, req, meanwhile)
 	if err != nil && errdefs.IsNotFound(err) && named && c.pull == "missing" {
 		if !c.quiet {
 			fmt.Fprintf(a.err, "Unable to find image '%s' locally\n", ref.Familiar())
@@ -82,7 +83,7 @@ func (a *app) create(ctx context.Context, cl *client.Client, c *containerFlags, 
 		if err := a.pullFor(ctx, cl, ref, c); err != nil {
 			return "", err
 		}
-		resp, err = a.postCreate(ctx, cl, c, req)
+		resp, err = a.postCreate(ctx, cl, c, req, nil)
 	}
 	if err != nil {
 		return "", err
@@ -97,7 +98,7 @@ func (a *app) create(ctx context.Context, cl *client.Client, c *containerFlags, 
 	return resp.ID, cid.write(resp.ID)
 }
 
-func (a *app) postCreate(ctx context.Context, cl *client.Client, c *containerFlags, req container.CreateRequest) (container.CreateResponse, error) {
+func (a *app) postCreate(ctx context.Context, cl *client.Client, c *containerFlags, req container.CreateRequest, meanwhile func()) (container.CreateResponse, error) {
 	q := url.Values{}
 	if c.name != "" {
 		q.Set("name", c.name)
@@ -106,7 +107,7 @@ func (a *app) postCreate(ctx context.Context, cl *client.Client, c *containerFla
 		q.Set("platform", c.platform)
 	}
 	var resp container.CreateResponse
-	err := cl.Post(ctx, "/containers/create", q, req, &resp)
+	err := cl.Call(ctx, client.Request{Method: http.MethodPost, Path: "/containers/create", Query: q, JSON: req, Meanwhile: meanwhile}, &resp)
 	return resp, err
 }
 

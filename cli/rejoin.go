@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -81,7 +80,7 @@ func (r *rejoiner) again(ctx context.Context) (*client.Hijacked, error) {
 			return nil, err
 		}
 	}
-	stream, err := r.cl.Hijack(ctx, client.Request{Method: http.MethodPost, Path: containerPath(r.id, "attach"), Query: attachQuery(r.s, false)})
+	stream, err := r.cl.Hijack(ctx, attachRequest(r.s, r.id))
 	if err != nil {
 		return nil, err
 	}

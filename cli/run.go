@@ -50,7 +50,15 @@ func (r *runner) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	id, err := r.a.create(ctx, cl, r.containerFlags, req)
+	id, err := r.a.create(ctx, cl, r.containerFlags, req, func() {
+		if !r.attached(req) {
+			return
+		}
+		if r.sigProxy {
+			r.a.signals.watchAll()
+		}
+		cl.Ahead(ctx, 2) // wait, attach and start are under way at once
+	})
 	if err != nil {
 		return r.a.runError("run", err)
 	}
@@ -144,19 +152,23 @@ func (r *runner) finish(ctx context.Context, cl *client.Client, s *session, wait
 	return exitStatus(wait.code())
 }
 
-// attachAndWait opens the session's stream and registers for the exit, both at
-// once, each on a connection of its own.
+// attachAndWait opens the session's stream and registers for the exit, each on a
+// connection of its own. The daemon works on both at once.
 func attachAndWait(ctx context.Context, cl *client.Client, s *session, id string, cond container.WaitCondition) (*waiting, error) {
-	attached := make(chan error, 1)
-	go func() { attached <- s.attach(ctx, cl, id) }()
+	attached, err := cl.SendHijack(ctx, attachRequest(s, id))
+	if err != nil {
+		return nil, err
+	}
 	wait, err := startWait(ctx, cl, id, cond)
-	if aerr := <-attached; aerr != nil {
+	stream, aerr := attached()
+	if aerr != nil {
 		return nil, aerr
 	}
 	if err != nil {
-		_ = s.stream.Close()
+		_ = stream.Close()
 		return nil, err
 	}
+	s.stream = stream
 	s.again = (&rejoiner{s: s, cl: cl, id: id, wait: wait}).again
 	return wait, nil
 }

@@ -20,6 +20,7 @@ type signals struct {
 
 	mu      sync.Mutex
 	ch      chan os.Signal
+	all     bool // are caught
 	forward func(syscall.Signal)
 }
 
@@ -36,6 +37,20 @@ func (s *signals) watch() {
 	go s.loop() // for the rest of the program
 }
 
+// watchAll starts delivery of all signals that a session forwards, before there
+// is one: each that is caught costs a switch of threads, so that is for a moment
+// in which the daemon is at work.
+func (s *signals) watchAll() {
+	s.watch()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all {
+		return
+	}
+	s.all = true
+	signal.Notify(s.ch, forwarded()...)
+}
+
 func (s *signals) loop() {
 	again := 0
 	for sig := range s.ch {
@@ -46,11 +61,11 @@ func (s *signals) loop() {
 		s.mu.Lock()
 		forward := s.forward
 		s.mu.Unlock()
-		if forward != nil {
+		switch {
+		case forward != nil:
 			forward(n)
 			continue
-		}
-		if n != syscall.SIGINT && n != syscall.SIGTERM {
+		case n == syscall.SIGCONT: // the only one that does not end a program
 			continue
 		}
 		if s.cancel(signalError{n}); again == 2 { // somebody is in a hurry
@@ -61,16 +76,12 @@ func (s *signals) loop() {
 }
 
 // take sends all signals to f from now on, except those that say nothing to a
-// remote process. The returned function gives them back. Each signal that is
-// caught costs a switch of threads, so the rare ones are added while the daemon
-// is at work.
+// remote process. The returned function gives them back.
 func (s *signals) take(f func(syscall.Signal)) (release func()) {
 	s.mu.Lock()
 	s.forward = f
 	s.mu.Unlock()
-	s.watch()
-	signal.Notify(s.ch, syscall.SIGHUP, syscall.SIGQUIT)
-	go signal.Notify(s.ch, forwarded()...)
+	s.watchAll()
 	return func() {
 		s.mu.Lock()
 		s.forward = nil
@@ -78,14 +89,14 @@ func (s *signals) take(f func(syscall.Signal)) (release func()) {
 	}
 }
 
-// forwarded lists the signals that are passed on beside HUP, INT, QUIT and TERM:
+// forwarded lists the signals that are passed on beside INT and TERM:
 // all but SIGCHLD, SIGURG (the Go scheduler's), SIGPIPE, SIGWINCH, terminal
 // stops, and those that cannot be caught.
 func forwarded() []os.Signal {
 	return []os.Signal{
-		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGALRM,
-		syscall.SIGABRT, syscall.SIGIO, syscall.SIGPROF, syscall.SIGPWR,
-		syscall.SIGSYS, syscall.SIGTRAP, syscall.SIGVTALRM, syscall.SIGXCPU,
-		syscall.SIGXFSZ,
+		syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGCONT, syscall.SIGALRM, syscall.SIGABRT, syscall.SIGIO,
+		syscall.SIGPROF, syscall.SIGPWR, syscall.SIGSYS, syscall.SIGTRAP,
+		syscall.SIGVTALRM, syscall.SIGXCPU, syscall.SIGXFSZ,
 	}
 }

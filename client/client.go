@@ -45,6 +45,8 @@ type Client struct {
 	base string // scheme://authority of request URLs
 	dial func(context.Context) (net.Conn, error)
 	http *http.Client
+	// local is the transport of a daemon on this machine, nil for others.
+	local *direct
 
 	mu      sync.Mutex
 	version string // without "v"; what requests carry
@@ -77,7 +79,8 @@ func New(o Options) (*Client, error) {
 		},
 	}
 	if strings.HasPrefix(o.Host, "unix://") {
-		c.http.Transport = &direct{dial: c.dial, next: transport}
+		c.local = &direct{dial: c.dial, next: transport}
+		c.http.Transport = c.local
 	}
 	return c, nil
 }

@@ -40,18 +40,46 @@ func (d *direct) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil && (req.GetBody == nil || req.ContentLength < 0 || req.ContentLength > maxDirect) {
 		return d.next.RoundTrip(req)
 	}
-	for c := d.takeIdle(); c != nil; c = d.takeIdle() {
-		if c.quiet() {
-			return d.over(c, req)
-		}
-		_ = c.Close() // by the daemon, or an answer that nobody asked for
-	}
-	conn, err := d.dial(req.Context())
+	conn, err := d.connect(req.Context())
 	if err != nil {
 		return nil, err
 	}
-	return d.over(&directConn{conn, bufio.NewReader(conn)}, req)
+	return d.over(conn, req)
 }
+
+// connect returns a connection on which nothing is under way.
+func (d *direct) connect(ctx context.Context) (*directConn, error) {
+	for c := d.takeIdle(); c != nil; c = d.takeIdle() {
+		if c.quiet() {
+			return c, nil
+		}
+		_ = c.Close() // by the daemon, or an answer that nobody asked for
+	}
+	return d.open(ctx)
+}
+
+func (d *direct) open(ctx context.Context) (*directConn, error) {
+	conn, err := d.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &directConn{conn, bufio.NewReader(conn)}, nil
+}
+
+// ahead opens connections for requests to come. Those that cannot be opened are
+// missed when they are needed.
+func (d *direct) ahead(ctx context.Context, n int) {
+	for range n {
+		c, err := d.open(ctx)
+		if err != nil {
+			return
+		}
+		d.putIdle(c)
+	}
+}
+
+// meanwhileKey is that of Request.Meanwhile in a request's context.
+type meanwhileKey struct{}
 
 // CloseIdleConnections is for http.Client.
 func (d *direct) CloseIdleConnections() {
@@ -71,6 +99,12 @@ func (d *direct) takeIdle() *directConn {
 	c := d.idle[n-1]
 	d.idle = d.idle[:n-1]
 	return c
+}
+
+func (d *direct) putIdle(c *directConn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.idle = append(d.idle, c)
 }
 
 // quiet tells whether the connection is open and has nothing to read.
@@ -100,6 +134,9 @@ func (d *direct) over(c *directConn, req *http.Request) (*http.Response, error) 
 	err := req.Write(c)
 	var resp *http.Response
 	if err == nil {
+		if f, ok := ctx.Value(meanwhileKey{}).(func()); ok {
+			f()
+		}
 		resp, err = http.ReadResponse(c.br, req)
 	}
 	if err != nil {
@@ -151,8 +188,6 @@ func (b *directBody) done() {
 			_ = b.c.Close()
 			return
 		}
-		b.d.mu.Lock()
-		defer b.d.mu.Unlock()
-		b.d.idle = append(b.d.idle, b.c)
+		b.d.putIdle(b.c)
 	})
 }

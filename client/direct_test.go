@@ -116,3 +116,56 @@ func TestDirectBigBody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAhead: what was opened ahead, while the daemon worked on a request, serves
+// the requests that follow, those that take their connection over as well.
+func TestAhead(t *testing.T) {
+	sent := make(chan struct{})
+	c, conns, _ := unixServer(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v"+APIVersion+"/first":
+			<-sent // the daemon has the request by then
+		case r.Header.Get("Upgrade") != "":
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello")
+		}
+	})
+	ctx := t.Context()
+	calls := 0
+	err := c.Call(ctx, Request{Method: http.MethodPost, Path: "/first", Meanwhile: func() {
+		calls++
+		c.Ahead(ctx, 2)
+		close(sent)
+	}}, nil)
+	if err != nil || calls != 1 {
+		t.Fatal(err, calls)
+	}
+	answer, err := c.SendHijack(ctx, Request{Method: http.MethodPost, Path: "/second"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := c.Stream(ctx, Request{Method: http.MethodPost, Path: "/third"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	h, err := answer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if text, err := io.ReadAll(h); err != nil || string(text) != "hello" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := c.Post(ctx, "/fourth", nil, nil, nil); err != nil {
+		t.Error(err)
+	}
+	if n := conns.Load(); n != 3 {
+		t.Errorf("%d connections", n)
+	}
+}

@@ -28,6 +28,9 @@ type Request struct {
 	Body io.Reader
 	// Unversioned leaves the version prefix out.
 	Unversioned bool
+	// Meanwhile, when not nil, is called while the daemon works on the request:
+	// after it was sent, where the transport can tell, and before otherwise.
+	Meanwhile func()
 }
 
 // Segment escapes one path segment.
@@ -136,6 +139,12 @@ func (r Request) encode() (payload, error) {
 }
 
 func (c *Client) send(ctx context.Context, r Request, version string, p payload) (*http.Response, error) {
+	if r.Meanwhile != nil {
+		if c.local == nil {
+			r.Meanwhile()
+		}
+		ctx = context.WithValue(ctx, meanwhileKey{}, r.Meanwhile)
+	}
 	req, err := c.newRequest(ctx, r, version, p)
 	if err != nil {
 		return nil, err
