@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/session"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
@@ -39,9 +40,15 @@ type Store interface {
 	RegistryHosts() docker.RegistryHosts
 	// Namespace of containerd's metadata that holds everything above.
 	Namespace() string
+	// Boot tells this run of the kernel from others, and Sync brings to the disk
+	// what snapshots hold.
+	Boot() string
+	Sync() error
 	// NeededSnapshots are the names of the snapshots that images or writable
 	// layers need.
 	NeededSnapshots(ctx context.Context) (map[string]bool, error)
+	// Link makes a chain of the target's out of a snapshot that holds its files.
+	Link(ctx context.Context, target ocispec.Descriptor, chain digest.Digest, snapshot string) error
 	// Name points a name at an image's target.
 	Name(ctx context.Context, name string, target ocispec.Descriptor) error
 }
@@ -70,7 +77,8 @@ type Options struct {
 
 // Builder is the embedded BuildKit. The zero value is not usable; see New.
 type Builder struct {
-	opt Options
+	opt     Options
+	durable durable
 
 	mu      sync.Mutex
 	started *running
@@ -110,7 +118,28 @@ func New(opt Options) (*Builder, error) {
 	if err := os.RemoveAll(filepath.Join(opt.Root, scratchDir)); err != nil {
 		return nil, fmt.Errorf("clean build directory: %w", err)
 	}
-	return &Builder{opt: opt, cancels: map[string]context.CancelFunc{}}, nil
+	b := &Builder{opt: opt, cancels: map[string]context.CancelFunc{}}
+	b.durable.root, b.durable.boot, b.durable.syncFS, b.durable.log = opt.Root, opt.Store.Boot(), opt.Store.Sync, opt.Logger
+	if err := b.recoverCache(); err != nil {
+		return nil, fmt.Errorf("recover the build cache: %w", err)
+	}
+	return b, nil
+}
+
+// recoverCache drops the cache if the machine went down before it was on the disk.
+func (b *Builder) recoverCache() error {
+	boot, err := unsyncedBoot(b.opt.Root)
+	if err != nil || boot == "" {
+		return err
+	}
+	if boot != b.opt.Store.Boot() {
+		b.opt.Logger.Warn("drop the build cache: the machine went down before it was on the disk")
+		if err := dropCache(context.Background(), b.opt); err != nil {
+			return err
+		}
+	}
+	b.durable.left()
+	return nil
 }
 
 var errClosed = errors.New("the builder is shutting down")
@@ -131,6 +160,21 @@ func (b *Builder) get(ctx context.Context) (*running, error) {
 	}
 	b.started = r
 	return r, nil
+}
+
+// build is get for what writes the build cache, until end is called.
+func (b *Builder) build(ctx context.Context) (_ *running, end func(), _ error) {
+	r, err := b.get(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.durable.begin(); err != nil {
+		return nil, nil, err
+	}
+	return r, func() {
+		b.collectLater()
+		b.durable.end()
+	}, nil
 }
 
 // collectLater collects garbage once the leases of what has run until now
@@ -168,6 +212,7 @@ func (b *Builder) Close() error {
 	for _, cancel := range b.cancels {
 		cancel()
 	}
+	defer b.durable.close()
 	if b.started == nil {
 		return nil
 	}
@@ -178,11 +223,11 @@ func (b *Builder) Close() error {
 // ServeGRPC answers BuildKit's control API (buildx) on an upgraded connection
 // until it ends.
 func (b *Builder) ServeGRPC(ctx context.Context, conn net.Conn) error {
-	r, err := b.get(ctx)
+	r, end, err := b.build(ctx)
 	if err != nil {
 		return err
 	}
-	defer b.collectLater()
+	defer end()
 	(&http2.Server{}).ServeConn(conn, &http2.ServeConnOpts{Handler: r.server, Context: ctx})
 	return nil
 }

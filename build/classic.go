@@ -28,11 +28,11 @@ const traceID = "moby.buildkit.trace"
 // Build runs a build and returns the ID of its image. Errors of the Dockerfile
 // or its steps are returned after their output was reported.
 func (b *Builder) Build(ctx context.Context, req Request, out Output) (string, error) {
-	run, err := b.get(ctx)
+	run, written, err := b.build(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer b.collectLater()
+	defer written()
 	ctx, end := b.cancellable(ctx, req.BuildID)
 	defer end()
 	ref := identity.NewID()

@@ -2,17 +2,14 @@ package build
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"strconv"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/cache/metadata"
@@ -20,7 +17,6 @@ import (
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/frontend"
-	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/compression"
@@ -128,11 +124,6 @@ func (i *storingInstance) Export(ctx context.Context, src *exporter.Source, info
 
 // link gives the snapshot of every result the name of its chain ID.
 func (i *storingInstance) link(ctx context.Context, src *exporter.Source, target ocispec.Descriptor, sessionID string) error {
-	ctx = namespaces.WithNamespace(ctx, i.w.opt.Store.Namespace())
-	byChain, err := i.configs(ctx, target)
-	if err != nil {
-		return err
-	}
 	refs := []cache.ImmutableRef{src.Ref}
 	for _, r := range src.Refs {
 		refs = append(refs, r)
@@ -141,78 +132,20 @@ func (i *storingInstance) link(ctx context.Context, src *exporter.Source, target
 		if r == nil {
 			continue
 		}
-		if err := i.linkRef(ctx, r, byChain, session.NewGroup(sessionID)); err != nil {
+		chain, err := chainOf(ctx, r, session.NewGroup(sessionID))
+		if err != nil {
+			return err
+		}
+		if err := i.w.opt.Store.Link(ctx, target, chain, i.w.snapshot(r.ID())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// configs maps the chain ID of each platform's image to its configuration.
-func (i *storingInstance) configs(ctx context.Context, target ocispec.Descriptor) (map[string]ocispec.Descriptor, error) {
-	cs := i.w.opt.Store.ContentStore()
-	out := map[string]ocispec.Descriptor{}
-	err := images.Walk(ctx, images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-		if images.IsConfigType(d.MediaType) {
-			raw, err := content.ReadBlob(ctx, cs, d)
-			if err != nil {
-				return nil, err
-			}
-			var img ocispec.Image
-			if err := json.Unmarshal(raw, &img); err != nil {
-				return nil, fmt.Errorf("image configuration %s: %w", d.Digest, err)
-			}
-			if img.RootFS.Type == "layers" && len(img.RootFS.DiffIDs) > 0 {
-				out[ociidentity.ChainID(img.RootFS.DiffIDs).String()] = d
-			}
-			return nil, nil
-		}
-		return images.Children(ctx, cs, d)
-	}), target)
-	return out, err
-}
-
-// linkRef makes a committed snapshot, named by the chain ID of ref's layers,
-// that is an empty layer above ref's own snapshot: nothing is copied or
-// extracted, and the metadata store keeps the parent while the chain lives.
-func (i *storingInstance) linkRef(ctx context.Context, ref cache.ImmutableRef, configs map[string]ocispec.Descriptor, g session.Group) error {
-	chain, err := chainOf(ctx, ref, g)
-	if err != nil {
-		return err
-	}
-	cfg, ok := configs[chain]
-	if !ok {
-		return nil
-	}
-	sn := i.w.opt.Store.Snapshotter()
-	if _, err := sn.Stat(ctx, chain); errdefs.IsNotFound(err) {
-		parent := ref.GetString(snapshotKey)
-		if parent == "" {
-			parent = ref.ID()
-		}
-		key := "link-" + identity.NewID()
-		if _, err := sn.Prepare(ctx, key, parent); err != nil {
-			return fmt.Errorf("prepare %s over %s: %w", chain, parent, err)
-		}
-		if err := sn.Commit(ctx, chain, key); err != nil && !errdefs.IsAlreadyExists(err) {
-			return fmt.Errorf("commit %s: %w", chain, err)
-		} else if err != nil {
-			_ = sn.Remove(ctx, key)
-		}
-	} else if err != nil {
-		return err
-	}
-	// The configuration keeps the chain, as an unpacked pull does.
-	label := "containerd.io/gc.ref.snapshot." + i.w.opt.Store.SnapshotterName()
-	_, err = i.w.opt.Store.ContentStore().Update(ctx, content.Info{
-		Digest: cfg.Digest, Labels: map[string]string{label: chain},
-	}, "labels."+label)
-	return err
-}
-
 // chainOf makes sure that ref is a committed snapshot and returns the chain ID
 // of its layers, "" if it has none.
-func chainOf(ctx context.Context, ref cache.ImmutableRef, g session.Group) (string, error) {
+func chainOf(ctx context.Context, ref cache.ImmutableRef, g session.Group) (digest.Digest, error) {
 	remotes, err := ref.GetRemotes(ctx, false, cacheconfig.RefConfig{Compression: compression.New(compression.Default)}, false, g)
 	if err != nil || len(remotes) == 0 {
 		return "", err
@@ -231,7 +164,7 @@ func chainOf(ctx context.Context, ref cache.ImmutableRef, g session.Group) (stri
 	if err := ref.Extract(ctx, g); err != nil {
 		return "", err
 	}
-	return ociidentity.ChainID(ids).String(), ref.Finalize(ctx)
+	return ociidentity.ChainID(ids), ref.Finalize(ctx)
 }
 
 // namedImages gives BuildKit the engine's image records: in the engine's

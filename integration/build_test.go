@@ -170,6 +170,49 @@ func TestBuildUsage(t *testing.T) {
 	}
 }
 
+// TestBuildAfterPowerCut finds the build cache as another boot does that ended
+// before it was on the disk: nothing of it is used.
+func TestBuildAfterPowerCut(t *testing.T) {
+	t.Parallel()
+	testenv.NeedsRoot(t)
+	d := testenv.Start(t, testenv.Options{})
+	d.Image(t, "busybox")
+	cli := d.Wherry(t)
+	unsynced := filepath.Join(d.DataRoot, "buildkit/unsynced")
+	build := func(to string) {
+		t.Helper()
+		dockerfile := "FROM busybox AS first\nRUN echo precious >/precious\nFROM busybox\nCOPY --from=first /precious /" + to + "\n"
+		cli.OKInput(t, strings.NewReader(dockerfile), "build", "-t", to, "-")
+	}
+	build("one")
+	if err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(unsynced); !os.IsNotExist(err) {
+		t.Errorf("%s after a clean end: %v", unsynced, err)
+	}
+	lost, err := filepath.Glob(filepath.Join(d.DataRoot, "snapshots/snapshots/*/fs/precious"))
+	if err != nil || len(lost) == 0 {
+		t.Fatalf("the cached step's file: %v, %v", lost, err)
+	}
+	for _, name := range lost {
+		if err := os.Truncate(name, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, unsynced, "another-boot")
+	if err := d.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	build("two")
+	equal(t, "built with an older cache", cli.OK(t, "run", "--rm", "two", "cat", "/two"), "precious")
+	equal(t, "the image from before", cli.OK(t, "run", "--rm", "one", "cat", "/one"), "precious")
+	testenv.Eventually(t, "nothing to be lost", func() bool {
+		_, err := os.Lstat(unsynced)
+		return os.IsNotExist(err)
+	})
+}
+
 // TestBuildRemoteRefused asks for a context that is a file of the daemon's machine.
 func TestBuildRemoteRefused(t *testing.T) {
 	t.Parallel()

@@ -37,13 +37,21 @@ const (
 	bootIDFile = "/proc/sys/kernel/random/boot_id" // proc_sys_kernel(5)
 )
 
-// unsynced is the value of unsyncedLabel: when the layer was unpacked, and from what.
+// unsynced is the value of unsyncedLabel: when the layer was unpacked, and from
+// what; or of which image, that was built, it is the chain.
 type unsynced struct {
 	boot         string
 	blob, diffID digest.Digest
+	built        digest.Digest
 }
 
+// ofBuilt stands in place of the blob of a layer.
+const ofBuilt = "built"
+
 func (u unsynced) String() string {
+	if u.built != "" {
+		return u.boot + " " + ofBuilt + " " + u.built.String()
+	}
 	return u.boot + " " + u.blob.String() + " " + u.diffID.String()
 }
 
@@ -51,6 +59,10 @@ func parseUnsynced(text string) (unsynced, error) {
 	f := strings.Fields(text)
 	if len(f) != 3 {
 		return unsynced{}, fmt.Errorf("label %s=%q is not valid: %w", unsyncedLabel, text, errdefs.ErrInvalidArgument)
+	}
+	if f[1] == ofBuilt {
+		u := unsynced{boot: f[0], built: digest.Digest(f[2])}
+		return u, u.built.Validate()
 	}
 	u := unsynced{boot: f[0], blob: digest.Digest(f[1]), diffID: digest.Digest(f[2])}
 	if err := u.blob.Validate(); err != nil {
@@ -199,6 +211,12 @@ func (s *Store) unmark(ctx context.Context, was snapshots.Info) error {
 	return err
 }
 
+// Boot tells this run of the kernel from others.
+func (s *Store) Boot() string { return s.sync.boot }
+
+// Sync brings to the disk what snapshots hold.
+func (s *Store) Sync() error { return s.syncFS() }
+
 // syncFS brings everything in the file system of the layers to the disk.
 func (s *Store) syncFS() error {
 	dir := filepath.Join(s.opts.Root, "snapshots")
@@ -256,6 +274,9 @@ func (s *Store) unpackAgain(ctx context.Context, info snapshots.Info) error {
 	}
 	if !s.isThere(ctx, info.Name) {
 		return fmt.Errorf("chain %s: %w", info.Name, errdefs.ErrNotFound)
+	}
+	if u.built != "" {
+		return s.unlink(ctx, info.Name, u.built)
 	}
 	blob, err := s.ContentStore().Info(ctx, u.blob)
 	if err != nil {

@@ -145,7 +145,7 @@ func asIfOfAnotherBoot(t *testing.T, root string, src registrytest.Image) {
 		t.Fatal(err)
 	}
 	for i, chain := range identity.ChainIDs(slices.Clone(cfg.RootFS.DiffIDs)) {
-		u := unsynced{"another-boot", src.Layers[i].Digest, cfg.RootFS.DiffIDs[i]}
+		u := unsynced{boot: "another-boot", blob: src.Layers[i].Digest, diffID: cfg.RootFS.DiffIDs[i]}
 		info := snapshots.Info{Name: chain.String(), Labels: map[string]string{unsyncedLabel: u.String()}}
 		if _, err := s.snap.Update(s.context(t.Context()), info, "labels."+unsyncedLabel); err != nil {
 			t.Fatal(err)
@@ -193,6 +193,65 @@ func TestPowerCut(t *testing.T) {
 	}
 	if list, err := again.unsyncedLayers(again.context(t.Context())); err != nil || len(list) != 0 {
 		t.Errorf("labels afterwards: %v, %v", list, err)
+	}
+}
+
+// TestPowerCutAfterBuild empties the files of a chain that was linked to a
+// builder's snapshot, as another boot finds it: it is unpacked from the blobs.
+func TestPowerCutAfterBuild(t *testing.T) {
+	needsRoot(t)
+	f := registrytest.NewFake(t)
+	f.Add(twoLayers(t, registrytest.ImageOptions{}), "1")
+	root := t.TempDir()
+	s, img := pulled(t, root, f.Host())
+	ctx := s.context(t.Context())
+	var want []map[string]string
+	for _, dir := range dirsOfImage(t, s, img) {
+		want = append(want, describe(t, dir))
+	}
+	info, err := s.snap.Stat(ctx, img.Chain.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.removeTree(ctx, info.Parent); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.snap.Prepare(ctx, "step", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.snap.Commit(ctx, "result", "step"); err != nil {
+		t.Fatal(err)
+	}
+	s.sync.stop() // so that it does not take the label off
+	if err := s.Link(ctx, img.Target, img.Chain, "result"); err != nil {
+		t.Fatal(err)
+	}
+	info, err = s.snap.Stat(ctx, img.Chain.String())
+	if err != nil || info.Parent != "result" {
+		t.Fatalf("linked: %+v, %v", info, err)
+	}
+	label := unsynced{boot: s.sync.boot, built: img.Manifest.Digest}
+	if got := info.Labels[unsyncedLabel]; got != label.String() {
+		t.Errorf("label: %q, want %q", got, label)
+	}
+	label.boot = "another-boot"
+	info = snapshots.Info{Name: info.Name, Labels: map[string]string{unsyncedLabel: label.String()}}
+	if _, err := s.snap.Update(ctx, info, "labels."+unsyncedLabel); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	again := open(t, Options{Root: root})
+	dirs := dirsOfImage(t, again, img)
+	if len(dirs) != len(want) {
+		t.Fatalf("%d layers, want %d", len(dirs), len(want))
+	}
+	for i, dir := range dirs {
+		if diff := cmp.Diff(want[i], describe(t, dir)); diff != "" {
+			t.Errorf("layer %d: %s", i, diff)
+		}
 	}
 }
 

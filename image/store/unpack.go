@@ -329,7 +329,7 @@ func (l *layer) fill(ctx context.Context, mounts []mount.Mount, apply func(strin
 func (l *layer) commit(ctx context.Context, key string) error {
 	labels := map[string]string{labelRef: l.chain.String()}
 	if l.s.driver.stacked {
-		labels[unsyncedLabel] = unsynced{l.s.sync.boot, l.desc.Digest, l.diffID}.String()
+		labels[unsyncedLabel] = unsynced{boot: l.s.sync.boot, blob: l.desc.Digest, diffID: l.diffID}.String()
 	} else if err := l.s.syncFS(); err != nil { // such a layer holds those below, and cannot be restored alone
 		return err
 	}

@@ -71,7 +71,7 @@ func pathRules() map[string]*pathRule {
 // container can have put a link on them.
 var hostPaths = reasons(map[string][]string{
 	"the engine's own directories: no container can write in them": {
-		"build.Builder.everRan", "build.New", "build.newWorker", "build.stepExecutor.Run", "build.writeNetworkFiles",
+		"build.Builder.everRan", "build.New", "build.dropCache", "build.durable.mark", "build.durable.sync", "build.newWorker", "build.stepExecutor.Run", "build.unsyncedBoot", "build.writeNetworkFiles",
 		"engine/lifecycle.Engine.build", "engine/lifecycle.Engine.collect",
 		"engine/lifecycle.Engine.removeFiles", "engine/lifecycle.New", "engine/lifecycle.ended",
 		"engine/netconfig.overwrite", "engine/shm.Dir.Close", "engine/shm.Dir.Collect", "engine/shm.Dir.Open", "engine/shm.Dir.Remove",
