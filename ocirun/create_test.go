@@ -12,10 +12,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/wherry-engine/wherry/ocirun/profile"
 )
 
 func TestRunTrue(t *testing.T) {
@@ -314,7 +313,7 @@ func TestSeccomp(t *testing.T) {
 		req := sh(root, "grep -E '^Seccomp:' /proc/self/status; unshare -m true 2>&1; mkdir /tmp/ok && echo made")
 		req.Spec.Process.NoNewPrivileges = nnp
 		var err error
-		if req.Spec.Linux.Seccomp, err = profile.Default(req.Spec); err != nil {
+		if req.Spec.Linux.Seccomp, err = seccomp.GetDefaultProfile(req.Spec); err != nil {
 			t.Fatal(err)
 		}
 		res := mustRun(t, r, req)

@@ -13,10 +13,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/wherry-engine/wherry/ocirun/profile"
 )
 
 // start makes a container that runs until the test ends.
@@ -93,7 +92,7 @@ func testExec(t *testing.T, r *Runtime, prepare func()) {
 	req.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &mem}
 	req.Spec.Linux.Namespaces = append(req.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	var err error
-	if req.Spec.Linux.Seccomp, err = profile.Default(req.Spec); err != nil {
+	if req.Spec.Linux.Seccomp, err = seccomp.GetDefaultProfile(req.Spec); err != nil {
 		t.Fatal(err)
 	}
 	c := start(t, r, req)

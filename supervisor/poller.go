@@ -109,8 +109,6 @@ func (p *poller) forget(t token) {
 	p.mu.Unlock()
 }
 
-func (p *poller) close() error { return p.file.Close() }
-
 func event(mask uint32, t uint64) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: mask | unix.EPOLLONESHOT, Fd: int32(uint32(t)), Pad: int32(uint32(t >> 32))}
 }

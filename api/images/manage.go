@@ -145,8 +145,3 @@ func searchFilter(f route.Filters) (func(registry.SearchResult) bool, error) {
 		return (!f.Has("is-official") || s.IsOfficial == official) && (!f.Has("is-automated") || !automated) && s.StarCount >= stars
 	}, nil
 }
-
-// Attestations answers GET /images/{name}/attestations.
-func (Handlers) Attestations(http.ResponseWriter, *http.Request) error {
-	return fmt.Errorf("listing attestations is not built yet: %w", errdefs.ErrNotImplemented)
-}

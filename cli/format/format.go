@@ -30,9 +30,6 @@ func Resolve(given, configured, def string) string {
 	return given
 }
 
-// IsTable reports whether tmpl has the table directive.
-func IsTable(tmpl string) bool { return strings.HasPrefix(tmpl, "table") }
-
 // Rows prints each row by tmpl, a line each. With the table directive, columns
 // are aligned and header, a row whose fields are the column titles, comes first.
 func Rows[T any](w io.Writer, tmpl string, header T, rows []T) error {

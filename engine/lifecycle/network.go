@@ -202,25 +202,6 @@ func (e *Engine) disconnectLive(ctx context.Context, u *unit, name string, force
 	return e.rewriteFiles(ctx, u)
 }
 
-// liveNamespaces collects the network namespaces of containers that live.
-func (e *Engine) liveNamespaces(ctx context.Context) (map[network.SandboxID]*os.File, error) {
-	out := map[network.SandboxID]*os.File{}
-	var errs []error
-	for _, u := range e.index.all() {
-		s := u.spec.Load()
-		if !u.up() || !netconfig.HasSandbox(s.HostConfig) {
-			continue
-		}
-		ns, err := e.o.Tasks.NetNS(ctx, string(u.id))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("network namespace of %s: %w", u.id.Short(), err))
-			continue
-		}
-		out[network.SandboxID(s.Sandbox)] = ns
-	}
-	return out, errors.Join(errs...)
-}
-
 // writeFiles writes hosts, hostname and resolv.conf and returns their mounts.
 func (e *Engine) writeFiles(u *unit, net opened) ([]specs.Mount, error) {
 	s := u.spec.Load()

@@ -129,21 +129,6 @@ func (e *Engine) Counts() (running, paused, stopped int) {
 	return running, paused, stopped
 }
 
-// UsesImage returns a container made from an image, and whether one runs.
-func (e *Engine) UsesImage(id, config string) (containerID string, running bool) {
-	for _, u := range e.index.all() {
-		s := u.spec.Load()
-		if s.Image != id && (config == "" || s.ImageConfig != config) {
-			continue
-		}
-		containerID = string(u.id)
-		if u.up() {
-			return containerID, true
-		}
-	}
-	return containerID, false
-}
-
 // Shutdown stops all running containers, for a daemon that does not leave them
 // running.
 func (e *Engine) Shutdown(ctx context.Context) error {

@@ -71,30 +71,6 @@ func OpenIn(dir, name string) (*os.File, error) {
 	return Open(root, name, unix.O_PATH, 0)
 }
 
-// OpenParent opens the directory that holds name, following symbolic links in
-// it but not in the last component, which is returned ("." for the root).
-func OpenParent(root *os.File, name string) (*os.File, string, error) {
-	clean := path.Clean("/" + name)
-	dir, err := Open(root, path.Dir(clean), unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, "", err
-	}
-	base := path.Base(clean)
-	if base == "/" {
-		base = "."
-	}
-	return dir, base, nil
-}
-
-// reopen opens for reading what an O_PATH descriptor refers to.
-func reopen(f *os.File, flags int) (*os.File, error) {
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flags|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "reopen", Path: f.Name(), Err: err}
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
 // childAt opens name in dir without following it.
 func childAt(dir *os.File, name string, flags int) (*os.File, error) {
 	fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

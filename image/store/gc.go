@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path"
@@ -144,10 +146,7 @@ func (s *Store) tidy(ctx context.Context) error {
 		}
 	}
 	s.dropPartial(ctx, time.Now().Add(-partialLife))
-	if err := s.sweepIngest(); err != nil {
-		return err
-	}
-	return s.clearTemp()
+	return s.sweepIngest()
 }
 
 // sweepIngest removes what is left of downloads that a process was killed in
@@ -252,4 +251,10 @@ func unleased(ctx context.Context) context.Context {
 		return base
 	}
 	return ctx
+}
+
+func randomID() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }

@@ -57,10 +57,3 @@ func (k *keyed) tryLock(name string) (unlock func()) {
 	k.m[name] = l
 	return k.unlocker(name, l)
 }
-
-// idle reports whether nobody holds or waits for a name.
-func (k *keyed) idle(name string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.m[name] == nil
-}

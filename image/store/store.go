@@ -169,7 +169,7 @@ func withDefaults(o Options) Options {
 }
 
 func (s *Store) open() error {
-	for _, dir := range []string{"content", "snapshots", "tmp"} {
+	for _, dir := range []string{"content", "snapshots"} {
 		if err := os.MkdirAll(filepath.Join(s.opts.Root, dir), 0o700); err != nil {
 			return err
 		}

@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	apinetwork "github.com/moby/moby/api/types/network"
-	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/network"
 	"github.com/wherry-engine/wherry/network/netns"
@@ -286,11 +285,6 @@ func (s *sandbox) rules() []nft.Port {
 		}
 	}
 	return out
-}
-
-// hasUDP reports whether a UDP port is published.
-func (s *sandbox) hasUDP() bool {
-	return slices.ContainsFunc(s.Published, func(p published) bool { return p.Proto == unix.IPPROTO_UDP })
 }
 
 // announce publishes an event for each endpoint.

@@ -1,7 +1,6 @@
 package registrytest
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -133,9 +132,4 @@ func (*Fake) Send(w http.ResponseWriter, r *http.Request, b Blob, data []byte) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(data)
 	}
-}
-
-// Basic is the value of an Authorization header.
-func Basic(user, pass string) string {
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+pass))
 }
