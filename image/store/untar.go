@@ -100,13 +100,20 @@ func (u *untar) at(name string, flags uint64) (int, error) {
 	if name == "" {
 		name = "."
 	}
-	for {
-		fd, err := unix.Openat2(u.root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	var fd int
+	var err error
+	for range openTries {
+		fd, err = unix.Openat2(u.root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-			return fd, err
+			break
 		}
 	}
+	return fd, err
 }
+
+// openTries bounds how often a path is looked up anew, which the kernel asks for
+// when something, anywhere on the machine, is renamed while it passes a "..".
+const openTries = 10000
 
 // dir returns the descriptor of a directory, making it if it is not there.
 func (u *untar) dir(name string) (int, error) {

@@ -17,14 +17,26 @@ func (s *setup) inRoot(name string, flags uint64) (int, error) {
 		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
-	for {
-		fd, err := unix.Openat2(s.root, name, &how)
-		// EAGAIN: something was renamed meanwhile.
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
-			continue
+	return retry(func() (int, error) { return unix.Openat2(s.root, name, &how) })
+}
+
+// maxTries bounds how often a path is looked up while others rename. Each try
+// fails that has a rename, anywhere on the machine, between its start and a
+// ".." (openat2(2)); whoever renames without a pause makes most of them fail, and
+// may not keep this process for ever, as the client waits for it.
+const maxTries = 10000
+
+var errRenames = fmt.Errorf("something is renamed without a pause, and looking up %d times did not help: %w", maxTries, unix.EAGAIN)
+
+// retry looks up a path until nobody renames meanwhile.
+func retry(lookUp func() (int, error)) (int, error) {
+	for range maxTries {
+		fd, err := lookUp()
+		if err == nil || !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return fd, err
 		}
-		return fd, err
 	}
+	return -1, errRenames
 }
 
 // target opens the place for a mount, making what is missing: a directory, or
