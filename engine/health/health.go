@@ -94,6 +94,17 @@ func (p *Probe) Restore(h apicontainer.Health) {
 	p.health = h
 }
 
+// Resume sets what an earlier daemon found. Nobody checked while there was no
+// daemon, and the log says so.
+func (p *Probe) Resume(s apicontainer.HealthStatus) {
+	now := time.Now()
+	r := &apicontainer.HealthcheckResult{Start: now, End: now, Output: "health checks were paused while the daemon was away"}
+	if s != apicontainer.Healthy {
+		r.ExitCode = 1
+	}
+	p.Restore(apicontainer.Health{Status: s, Log: []*apicontainer.HealthcheckResult{r}})
+}
+
 // loop waits, checks and records. It owns the timer.
 func (p *Probe) loop(ctx context.Context) {
 	defer close(p.done)

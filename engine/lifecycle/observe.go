@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -10,7 +9,6 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
-	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/stats"
 	"github.com/wherry-engine/wherry/engine/top"
 )
@@ -127,52 +125,4 @@ func (e *Engine) Counts() (running, paused, stopped int) {
 		}
 	}
 	return running, paused, stopped
-}
-
-// Shutdown stops all running containers, for a daemon that does not leave them
-// running.
-func (e *Engine) Shutdown(ctx context.Context) error {
-	type result struct {
-		u   *unit
-		err error
-	}
-	ch := make(chan result)
-	n := 0
-	for _, u := range e.index.all() {
-		if !u.up() {
-			continue
-		}
-		n++
-		go func() {
-			timeout := e.defaults.Load().ShutdownTimeout
-			ch <- result{u, e.shutdownOne(ctx, u, timeout)}
-		}()
-	}
-	var first error
-	for range n {
-		if r := <-ch; r.err != nil {
-			e.log.Error("stop container at shutdown", "container", r.u.id, "err", r.err)
-			first = fmt.Errorf("stop container %s: %w", r.u.id.Short(), r.err)
-		}
-	}
-	return first
-}
-
-// shutdownOne stops a container without marking it as stopped by its user, so
-// that its restart policy starts it with the next daemon.
-func (e *Engine) shutdownOne(ctx context.Context, u *unit, timeout int) error {
-	sig, wait, err := stopWith(u.spec.Load().Config, container.StopRequest{})
-	if err != nil {
-		return err
-	}
-	if limit := time.Duration(timeout) * time.Second; wait < 0 || wait > limit {
-		wait = limit
-	}
-	before := u.status.Load().StoppedByUser
-	err = e.halt(ctx, u, sig, wait)
-	_ = u.owner.do(func() error {
-		e.save(u, func(s *container.Status) { s.StoppedByUser = before })
-		return nil
-	})
-	return err
 }

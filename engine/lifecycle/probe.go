@@ -38,7 +38,7 @@ func (e *Engine) startProbe(u *unit) {
 	case u.handle.lastHealth != nil:
 		p.Restore(*u.handle.lastHealth)
 	case known != "":
-		p.Restore(resumed(apicontainer.HealthStatus(known)))
+		p.Resume(apicontainer.HealthStatus(known))
 	}
 	u.handle.probe = p
 }
@@ -58,17 +58,6 @@ func (e *Engine) saveHealth(u *unit, started time.Time, s apicontainer.HealthSta
 		}
 		return nil
 	})
-}
-
-// resumed is the health of a container that an earlier daemon checked. Nobody
-// checked while there was no daemon, and the log says so.
-func resumed(s apicontainer.HealthStatus) apicontainer.Health {
-	now := time.Now()
-	r := &apicontainer.HealthcheckResult{Start: now, End: now, Output: "health checks were paused while the daemon was away"}
-	if s != apicontainer.Healthy {
-		r.ExitCode = 1
-	}
-	return apicontainer.Health{Status: s, Log: []*apicontainer.HealthcheckResult{r}}
 }
 
 // stopProbe ends the health checks; the results stay for inspect.

@@ -11,7 +11,6 @@ import (
 	apicontainer "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
-	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/archive"
@@ -73,38 +72,9 @@ func (e *Engine) view(ctx context.Context, u *unit) (*archive.View, func(), erro
 // nothing to see: a bind whose source is gone, a tmpfs of a stopped container.
 func (e *Engine) openMount(ctx context.Context, u *unit, m container.Mount, done *undo.List) (*os.File, error) {
 	if m.Type == mount.TypeTmpfs {
-		return e.openInside(u, m.Destination), nil
+		return rootfs.OpenLive(func() int { return u.status.Load().Pid }, m.Destination), nil
 	}
 	return e.volumes.Open(ctx, u.id, m, done)
-}
-
-// openInside opens a mount point in the mount namespace of a running
-// container; nil if that cannot be done. The process is pinned, so that its
-// number cannot become another's.
-func (e *Engine) openInside(u *unit, dest string) *os.File {
-	pid := u.status.Load().Pid
-	if pid == 0 {
-		return nil
-	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil
-	}
-	defer unix.Close(pidfd)
-	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	defer root.Close()
-	if unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil || u.status.Load().Pid != pid {
-		return nil
-	}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(int(root.Fd()), dest[1:], &how)
-	if err != nil {
-		return nil
-	}
-	return os.NewFile(uintptr(fd), dest)
 }
 
 // withView runs fn on the file system of a container.

@@ -256,3 +256,51 @@ func (e *Engine) Resize(ctx context.Context, ref string, height, width int) erro
 	e.emit(u, apievents.ActionResize, map[string]string{"height": strconv.Itoa(height), "width": strconv.Itoa(width)})
 	return nil
 }
+
+// Shutdown stops all running containers, for a daemon that does not leave them
+// running.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	type result struct {
+		u   *unit
+		err error
+	}
+	ch := make(chan result)
+	n := 0
+	for _, u := range e.index.all() {
+		if !u.up() {
+			continue
+		}
+		n++
+		go func() {
+			timeout := e.defaults.Load().ShutdownTimeout
+			ch <- result{u, e.shutdownOne(ctx, u, timeout)}
+		}()
+	}
+	var first error
+	for range n {
+		if r := <-ch; r.err != nil {
+			e.log.Error("stop container at shutdown", "container", r.u.id, "err", r.err)
+			first = fmt.Errorf("stop container %s: %w", r.u.id.Short(), r.err)
+		}
+	}
+	return first
+}
+
+// shutdownOne stops a container without marking it as stopped by its user, so
+// that its restart policy starts it with the next daemon.
+func (e *Engine) shutdownOne(ctx context.Context, u *unit, timeout int) error {
+	sig, wait, err := stopWith(u.spec.Load().Config, container.StopRequest{})
+	if err != nil {
+		return err
+	}
+	if limit := time.Duration(timeout) * time.Second; wait < 0 || wait > limit {
+		wait = limit
+	}
+	before := u.status.Load().StoppedByUser
+	err = e.halt(ctx, u, sig, wait)
+	_ = u.owner.do(func() error {
+		e.save(u, func(s *container.Status) { s.StoppedByUser = before })
+		return nil
+	})
+	return err
+}

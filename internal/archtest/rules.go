@@ -33,6 +33,11 @@ var heavy = []string{
 	"github.com/distribution/reference", "github.com/compose-spec", "go.etcd.io", "github.com/sirupsen/logrus",
 }
 
+// effects are what a package needs that does more than to turn values into others.
+var effects = []string{"os", "net/http", "golang.org/x/sys", "events", "snapshot", "volume"}
+
+const conversion = "it turns values into others and keeps them; what happens to containers is up to engine/lifecycle"
+
 var bans = []ban{
 	{from: "", to: foreign, deep: true,
 		why: "they are the product; we link libraries of the field, not engines"},
@@ -46,6 +51,14 @@ var bans = []ban{
 		why: "the same as for the rest of the API"},
 	{from: "engine", to: []string{"api", "daemon", "cmd", "cli", "client", "supervisor", "keeper", "dataplane", "image/store", "content/local", "snapshot/overlay", "network/bridge", "volume/local", "events/bus", "task/remote", "build", "github.com/containerd/containerd"},
 		why: "use cases know contracts, never what implements them"},
+	{from: "engine", to: []string{"engine/lifecycle"},
+		why: "it is on top: whatever it uses is explained without it"},
+	{from: "engine", to: []string{"internal/state"}, except: []string{"engine/records"},
+		why: "one package knows what is on disk of containers, and in which version"},
+	{from: "engine/describe", to: effects, why: conversion},
+	{from: "engine/exec", to: effects, why: conversion},
+	{from: "engine/imageconfig", to: effects, why: conversion},
+	{from: "engine/launch", to: effects, why: conversion},
 	{from: "cli", to: []string{"api", "engine", "daemon", "cmd", "supervisor"},
 		why: "the command line knows the API's wire types and nothing of the daemon"},
 	{from: "client", to: []string{"cli", "api", "engine", "daemon"},
