@@ -234,6 +234,7 @@ func (e *endpoint) describe() {
 type plugged struct {
 	host, inside int
 	name         string // of the inner end, now
+	only         bool   // the sandbox has no other: its default routes come along
 }
 
 // attach makes a further veth pair for an endpoint and plugs it in.
@@ -245,7 +246,7 @@ func (m *Manager) attach(ns *os.File, link *rtnl.Conn, e *endpoint) error {
 	m.mu.Lock()
 	e.Host = host
 	m.mu.Unlock()
-	return m.plug(ns, link, e, plugged{hostIndex, inside, e.Ifname})
+	return m.plug(ns, link, e, plugged{host: hostIndex, inside: inside, name: e.Ifname})
 }
 
 // plug connects a veth pair to the network and gives it the addresses.
@@ -273,8 +274,24 @@ func (m *Manager) plug(ns *os.File, link *rtnl.Conn, e *endpoint, p plugged) err
 	for _, a := range e.allAddresses() {
 		in.AddAddr(p.inside, a)
 	}
+	if p.only {
+		for _, via := range []netip.Addr{e.Gateway4, e.Gateway6} {
+			if via.IsValid() {
+				in.AddRoute(rtnl.Route{Via: via, Link: p.inside})
+			}
+		}
+	}
 	e.inside = p.inside
-	if err := m.nl.Do(&out); err != nil {
+	m.mu.Lock()
+	first := len(e.net.endpoints) == 1
+	m.mu.Unlock()
+	var err error
+	if first { // the bridge itself gets its carrier just now
+		_, err = m.nl.Ask(&out, e.net.Device)
+	} else {
+		err = m.nl.Do(&out)
+	}
+	if err != nil {
 		if errors.Is(err, unix.EXFULL) {
 			return errdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf("network %s is full: the kernel allows a bridge 1023 endpoints", e.Network))
 		}
@@ -282,14 +299,6 @@ func (m *Manager) plug(ns *os.File, link *rtnl.Conn, e *endpoint, p plugged) err
 	}
 	if err := link.Do(&in); err != nil {
 		return fmt.Errorf("set up %s: %w", e.Ifname, err)
-	}
-	m.mu.Lock()
-	first := len(e.net.endpoints) == 1
-	m.mu.Unlock()
-	if first { // the bridge itself got its carrier just now
-		if err := m.nl.Settle(e.net.index); err != nil {
-			return err
-		}
 	}
 	if v := e.Settings.DriverOpts[optSysctls]; v != "" {
 		return applyEndpointSysctls(ns, v, e.Ifname)

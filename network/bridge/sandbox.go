@@ -144,7 +144,8 @@ func (m *Manager) namespace(ctx context.Context, s *sandbox, sysctls map[string]
 	m.mu.Lock()
 	first.Host = ns.Host
 	m.mu.Unlock()
-	if err := m.plug(ns.File, ns.Link, first, plugged{host: ns.HostIndex, inside: ns.PeerIndex, name: netns.Peer}); err != nil {
+	pair := plugged{host: ns.HostIndex, inside: ns.PeerIndex, name: netns.Peer, only: len(s.Endpoints) == 1}
+	if err := m.plug(ns.File, ns.Link, first, pair); err != nil {
 		return ns, err
 	}
 	for _, e := range s.Endpoints[1:] {
@@ -152,7 +153,7 @@ func (m *Manager) namespace(ctx context.Context, s *sandbox, sysctls map[string]
 			return ns, err
 		}
 	}
-	if len(s.Endpoints) > 1 || first.Gateway4.IsValid() || first.Gateway6.IsValid() {
+	if !pair.only {
 		if err := m.defaultRoutes(ns.Link, s, nil); err != nil {
 			return ns, err
 		}

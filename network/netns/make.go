@@ -65,7 +65,7 @@ func (p *Pool) furnish() (*NS, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	var b rtnl.Batch
-	b.SetLink(1, rtnl.LinkChange{Name: "lo", Up: true})
+	b.Up("lo")
 	err = link.Do(&b)
 	for k, v := range p.o.Sysctls {
 		if e := Sysctl(k, v); e != nil && !errors.Is(e, os.ErrNotExist) {
@@ -93,7 +93,7 @@ func (p *Pool) connect(ns *NS) error {
 // name and index of the end in the host, and the index of the one inside.
 func AddVeth(host, inside *rtnl.Conn, ns *os.File, peer, alias string, mtu int) (name string, hostIndex, peerIndex int, err error) {
 	name = VethName()
-	var b rtnl.Batch
+	var b, in rtnl.Batch
 	b.AddVeth(name, alias, peer, int(ns.Fd()), mtu)
 	if err := host.Do(&b); err != nil {
 		var undo rtnl.Batch
@@ -101,19 +101,13 @@ func AddVeth(host, inside *rtnl.Conn, ns *os.File, peer, alias string, mtu int) 
 		_ = host.Do(&undo)
 		return "", 0, 0, err
 	}
-	l, err := host.LinkByName(name)
+	in.Up(peer)
+	theirs, err := inside.Ask(&in, peer)
 	if err != nil {
 		return "", 0, 0, err
 	}
-	in, err := inside.LinkByName(peer)
-	if err != nil {
-		return "", 0, 0, err
-	}
-	var up, upInside rtnl.Batch
-	up.SetLink(l.Index, rtnl.LinkChange{Up: true})
-	upInside.SetLink(in.Index, rtnl.LinkChange{Up: true})
-	err = errors.Join(host.Do(&up), inside.Do(&upInside), host.Settle(l.Index), inside.Settle(in.Index))
-	return name, l.Index, in.Index, err
+	ours, err := host.LinkByName(name)
+	return name, ours.Index, theirs.Index, err
 }
 
 // VethPrefix begins the name of every veth end in the host.

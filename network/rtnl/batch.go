@@ -11,6 +11,7 @@ type Batch struct {
 	buf []byte
 	at  []int    // where each message begins
 	ops []string // what each message does, for errors
+	get bool     // the last message is a question, which is answered anyway
 }
 
 // seal finishes the headers and returns the first sequence number.
@@ -25,12 +26,10 @@ func (b *Batch) seal() uint32 {
 		binary.NativeEndian.PutUint32(b.buf[at:], uint32(end-at))
 		binary.NativeEndian.PutUint32(b.buf[at+8:], first+uint32(i))
 	}
-	// One acknowledgement is enough: failures are always answered. A dump is
-	// ended by its own message, a plain get by an acknowledgement.
-	h := b.buf[b.at[n-1]+6:]
-	flags := binary.NativeEndian.Uint16(h)
-	if flags&unix.NLM_F_DUMP != unix.NLM_F_DUMP {
-		binary.NativeEndian.PutUint16(h, flags|unix.NLM_F_ACK)
+	// One acknowledgement is enough: failures are always answered.
+	if !b.get {
+		h := b.buf[b.at[n-1]+6:]
+		binary.NativeEndian.PutUint16(h, binary.NativeEndian.Uint16(h)|unix.NLM_F_ACK)
 	}
 	return first
 }
@@ -39,6 +38,12 @@ func (b *Batch) seal() uint32 {
 func (b *Batch) begin(op string, typ uint16, flags int) {
 	b.at = append(b.at, len(b.buf))
 	b.ops = append(b.ops, op)
+	switch typ {
+	case unix.RTM_GETLINK, unix.RTM_GETADDR, unix.RTM_GETROUTE:
+		b.get = true
+	default:
+		b.get = false
+	}
 	var h [unix.SizeofNlMsghdr]byte
 	binary.NativeEndian.PutUint16(h[4:], typ)
 	binary.NativeEndian.PutUint16(h[6:], uint16(flags|unix.NLM_F_REQUEST))

@@ -42,8 +42,7 @@ type Link struct {
 }
 
 // AddVeth makes a pair: one end here, its peer in the namespace peerNS (a
-// descriptor). No end makes itself an IPv6 link-local address unless the peer
-// is told to.
+// descriptor). The end here is up, and makes itself no IPv6 link-local address.
 func (b *Batch) AddVeth(name, alias, peer string, peerNS, mtu int) {
 	b.begin("add veth "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	b.ifinfo(unix.AF_UNSPEC, 0, 0, 0)
@@ -69,6 +68,14 @@ func (b *Batch) AddVeth(name, alias, peer string, peerNS, mtu int) {
 	b.attrString(unix.IFLA_IFNAME, name)
 	b.attrString(unix.IFLA_IFALIAS, alias)
 	b.noLinkLocal()
+	b.Up(name)
+}
+
+// Up turns a link on.
+func (b *Batch) Up(name string) {
+	b.begin("turn on link "+name, unix.RTM_NEWLINK, 0)
+	b.ifinfo(unix.AF_UNSPEC, 0, unix.IFF_UP, unix.IFF_UP)
+	b.attrString(unix.IFLA_IFNAME, name)
 }
 
 // noLinkLocal keeps the link from making IPv6 addresses of its own.
@@ -185,22 +192,20 @@ func boolByte(v bool) byte {
 // LinkByName finds a link; the error is ENODEV if there is none.
 func (c *Conn) LinkByName(name string) (Link, error) {
 	var b Batch
+	return c.Ask(&b, name)
+}
+
+// Ask does what is in the batch and then finds a link, all in one message to
+// the kernel. Being asked makes the kernel notice that a link has a carrier,
+// which it does some time later otherwise: until then a bridge port does not
+// forward, and packets vanish. (Since Linux 6.8; before that it has no effect.)
+func (c *Conn) Ask(b *Batch, name string) (Link, error) {
 	b.begin("find link "+name, unix.RTM_GETLINK, 0)
 	b.ifinfo(unix.AF_UNSPEC, 0, 0, 0)
 	b.attrString(unix.IFLA_IFNAME, name)
 	var l Link
-	err := c.Dump(&b, func(_ uint16, p []byte) { l = parseLink(p) })
+	err := c.Dump(b, func(_ uint16, p []byte) { l = parseLink(p) })
 	return l, err
-}
-
-// Settle makes the kernel notice that a link has a carrier, which it does some
-// time later otherwise: until then a bridge port does not forward, and packets
-// vanish. (Since Linux 6.8; before that it has no effect.)
-func (c *Conn) Settle(index int) error {
-	var b Batch
-	b.begin("query link", unix.RTM_GETLINK, 0)
-	b.ifinfo(unix.AF_UNSPEC, index, 0, 0)
-	return c.Dump(&b, func(uint16, []byte) {})
 }
 
 // Links lists all links.

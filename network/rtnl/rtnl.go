@@ -18,10 +18,13 @@ const timeout = 20
 
 // Conn is a route netlink socket, safe for concurrent use.
 type Conn struct {
-	mu  sync.Mutex
-	fd  int
-	buf []byte
+	mu sync.Mutex
+	fd int
 }
+
+// answers are buffers for what the kernel says at once. Most sockets are asked
+// a few times only, so they have none of their own.
+var answers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // seq numbers the messages of the whole process.
 var seq atomic.Uint32
@@ -58,7 +61,13 @@ func (c *Conn) Close() error {
 // Do sends the batch and waits until the kernel has worked it off. The
 // messages are independent: one that fails does not stop those after it. All
 // failures are returned, each a *Error.
-func (c *Conn) Do(b *Batch) error {
+func (c *Conn) Do(b *Batch) error { return c.exchange(b, nil) }
+
+// Dump is Do for a batch that asks: it hands every answer's type and payload
+// to fn, in the order of the questions.
+func (c *Conn) Dump(b *Batch, fn func(typ uint16, payload []byte)) error { return c.exchange(b, fn) }
+
+func (c *Conn) exchange(b *Batch, fn func(typ uint16, payload []byte)) error {
 	if len(b.at) == 0 {
 		return nil
 	}
@@ -75,7 +84,7 @@ func (c *Conn) Do(b *Batch) error {
 			if errno != 0 {
 				errs = append(errs, &Error{Op: b.ops[seq-first], Errno: errno})
 			}
-		}, nil)
+		}, fn)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -85,46 +94,21 @@ func (c *Conn) Do(b *Batch) error {
 	}
 }
 
-// Dump sends the one request of the batch and hands every answer's type and
-// payload to fn. It is for RTM_GET requests.
-func (c *Conn) Dump(b *Batch, fn func(typ uint16, payload []byte)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	first := b.seal()
-	if err := unix.Sendto(c.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("send netlink request: %w", err)
-	}
-	var failed error
-	for {
-		done, err := c.receive(first, first, func(_ uint32, errno unix.Errno) {
-			if errno != 0 {
-				failed = &Error{Op: b.ops[0], Errno: errno}
-			}
-		}, fn)
-		if err != nil {
-			return err
-		}
-		if done {
-			return failed
-		}
-	}
-}
-
-// receive reads one datagram; done tells that the answer to last was in it.
+// receive reads one datagram; done tells that the answer to last was in it, or
+// the end of the answer if that has several parts.
 func (c *Conn) receive(first, last uint32, ack func(uint32, unix.Errno), data func(uint16, []byte)) (done bool, err error) {
-	if c.buf == nil {
-		c.buf = make([]byte, 64<<10)
-	}
-	n, _, err := unix.Recvfrom(c.fd, c.buf, 0)
+	buf := answers.Get().(*[64 << 10]byte)
+	defer answers.Put(buf)
+	n, _, err := unix.Recvfrom(c.fd, buf[:], 0)
 	for err == unix.EINTR {
-		n, _, err = unix.Recvfrom(c.fd, c.buf, 0)
+		n, _, err = unix.Recvfrom(c.fd, buf[:], 0)
 	}
 	if err != nil {
 		return false, fmt.Errorf("receive netlink answer: %w", err)
 	}
-	for rest := c.buf[:n]; len(rest) >= unix.SizeofNlMsghdr; {
+	for rest := buf[:n]; len(rest) >= unix.SizeofNlMsghdr; {
 		size := int(binary.NativeEndian.Uint32(rest))
-		typ := binary.NativeEndian.Uint16(rest[4:])
+		typ, flags := binary.NativeEndian.Uint16(rest[4:]), binary.NativeEndian.Uint16(rest[6:])
 		num := binary.NativeEndian.Uint32(rest[8:])
 		if size < unix.SizeofNlMsghdr || size > len(rest) {
 			return false, errors.New("malformed netlink answer")
@@ -144,6 +128,7 @@ func (c *Conn) receive(first, last uint32, ack func(uint32, unix.Errno), data fu
 			if data != nil {
 				data(typ, body)
 			}
+			done = done || num == last && flags&unix.NLM_F_MULTI == 0
 		}
 	}
 	return done, nil
