@@ -1,7 +1,8 @@
 // Package lifecycle owns containers: their index, their three values (spec,
-// status, handle), and every operation on them. Each container has one owner
-// at a time that changes it; others queue behind. It starts no process and
-// mounts nothing: that is the supervisor's.
+// status, handle), and what happens to them, in which order. Each container has
+// one owner at a time that changes it; others queue behind. It starts no process
+// and mounts nothing: that is the supervisor's. What requests, messages and
+// answers say is made by the packages beside it.
 package lifecycle
 
 import (
