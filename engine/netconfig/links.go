@@ -1,10 +1,14 @@
 package netconfig
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+
+	apinetwork "github.com/moby/moby/api/types/network"
 
 	"github.com/wherry-engine/wherry/container"
 )
@@ -34,7 +38,7 @@ func LinkEnv(s *container.Spec, links []Link) []string {
 		out = append(out, fmt.Sprintf("%s_NAME=/%s/%s", prefix, s.Name, l.Alias))
 		target := l.To.Config
 		first := true
-		for p := range target.ExposedPorts {
+		for _, p := range slices.SortedFunc(maps.Keys(target.ExposedPorts), byNumber) {
 			url := fmt.Sprintf("%s://%s:%d", p.Proto(), l.IP, p.Num())
 			if first {
 				out = append(out, prefix+"_PORT="+url)
@@ -51,4 +55,8 @@ func LinkEnv(s *container.Spec, links []Link) []string {
 		}
 	}
 	return out
+}
+
+func byNumber(a, b apinetwork.Port) int {
+	return cmp.Or(cmp.Compare(a.Num(), b.Num()), cmp.Compare(a.Proto(), b.Proto()))
 }
