@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -114,7 +115,11 @@ func (e *Engine) reconcile(ctx context.Context, u *unit, tasks map[string]task.S
 		st := u.status.Load()
 		if st.State == container.StateRemoving || st.State == container.StateDead {
 			if known {
-				if _, err := e.stopTask(ctx, string(u.id), int(unix.SIGKILL), 0); err != nil && !errdefs.IsNotFound(err) {
+				_, err := e.endTask(ctx, u, int(unix.SIGKILL), 0, bootPatience)
+				if errors.Is(err, errStuck) {
+					e.removeStuck(u, u.spec.Load().HostConfig.AutoRemove)
+				}
+				if err != nil && !errdefs.IsNotFound(err) {
 					return err
 				}
 			}

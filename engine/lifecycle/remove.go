@@ -36,7 +36,12 @@ func (e *Engine) remove(ctx context.Context, u *unit, req container.DeleteReques
 		return err
 	}
 	if wasUp { // or about to be restarted
-		if _, err := e.stopTask(ctx, string(u.id), int(unix.SIGKILL), 0); err != nil && !errdefs.IsNotFound(err) {
+		_, err := e.endTask(ctx, u, int(unix.SIGKILL), 0, killPatience)
+		if errors.Is(err, errStuck) {
+			e.removeStuck(u, req.Volumes)
+			return fmt.Errorf("container %s is removed as soon as it ends, and not before: %w", u.name(), err)
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
 			return e.cannotRemove(u, fmt.Errorf("could not kill container: %w", err))
 		}
 	}

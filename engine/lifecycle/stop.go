@@ -18,9 +18,6 @@ import (
 
 const defaultStopTimeout = 10 // seconds
 
-// killPatience is how long a kill waits for the end of what cannot refuse it.
-const killPatience = 30 * time.Second
-
 // stopWith returns the signal and the timeout of a stop.
 func stopWith(c *apicontainer.Config, req container.StopRequest) (int, time.Duration, error) {
 	name := "SIGTERM"
@@ -81,7 +78,7 @@ func (e *Engine) halt(ctx context.Context, u *unit, sig int, timeout time.Durati
 			return err
 		}
 	}
-	t, err := e.stopTask(ctx, string(u.id), sig, timeout)
+	t, err := e.endTask(ctx, u, sig, timeout, killPatience)
 	if errdefs.IsNotFound(err) {
 		t, err = e.lost(u), nil
 	}
@@ -127,9 +124,10 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 		})
 	}
 	if sig == int(unix.SIGKILL) {
-		kctx, cancel := context.WithTimeout(ctx, killPatience)
-		defer cancel()
-		return e.halt(kctx, u, sig, -1)
+		if err := e.halt(ctx, u, sig, -1); err != nil {
+			return fmt.Errorf("cannot kill container: %s: %w", ref, err)
+		}
+		return nil
 	}
 	if err == nil && sig == stopSig {
 		// The user wants it to end: no restart follows.

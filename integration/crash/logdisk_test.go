@@ -14,15 +14,14 @@ import (
 	"github.com/wherry-engine/wherry/internal/testenv"
 )
 
-// logDisk is a file system of its own for what the engine keeps of containers,
-// their logs above all. It can be made to hang.
-type logDisk struct {
+// ownDisk is a file system of its own that can be made to hang.
+type ownDisk struct {
 	t      *testing.T
 	dir    string
 	frozen bool
 }
 
-func newLogDisk(t *testing.T, d *testenv.Daemon, size int64) *logDisk {
+func newDisk(t *testing.T, dir string, size int64) *ownDisk {
 	t.Helper()
 	mkfs := testenv.NeedsProgram(t, "mkfs.ext4")
 	image := filepath.Join(t.TempDir(), "disk")
@@ -41,7 +40,7 @@ func newLogDisk(t *testing.T, d *testenv.Daemon, size int64) *logDisk {
 		}
 	}
 	run(mkfs, "-q", "-m", "0", image)
-	disk := &logDisk{t: t, dir: filepath.Join(d.DataRoot, "containers")}
+	disk := &ownDisk{t: t, dir: dir}
 	if err := os.MkdirAll(disk.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +60,7 @@ const (
 	fiThaw   = 0xc0045878
 )
 
-func (l *logDisk) ioctl(req uint) error {
+func (l *ownDisk) ioctl(req uint) error {
 	f, err := os.Open(l.dir)
 	if err != nil {
 		return err
@@ -71,7 +70,7 @@ func (l *logDisk) ioctl(req uint) error {
 }
 
 // freeze makes every write hang.
-func (l *logDisk) freeze() {
+func (l *ownDisk) freeze() {
 	l.t.Helper()
 	if err := l.ioctl(fiFreeze); err != nil {
 		l.t.Fatal("freeze: ", err)
@@ -79,7 +78,7 @@ func (l *logDisk) freeze() {
 	l.frozen = true
 }
 
-func (l *logDisk) thaw() {
+func (l *ownDisk) thaw() {
 	if l.frozen {
 		if err := l.ioctl(fiThaw); err != nil {
 			l.t.Error("thaw: ", err)
@@ -98,8 +97,9 @@ func number(path string) int {
 // writing floods stdout and keeps count in a file.
 const writing = `i=0; while [ ! -e /ctl/stop ]; do i=$((i+1)); head -c 3000 /dev/zero | tr '\0' x; echo " $i"; echo $i >/ctl/$NAME; done; exit 5`
 
-// onLogDisk launches a daemon that has its logs on a disk of its own (bytes).
-func onLogDisk(t *testing.T, size int64) (*testenv.Daemon, *logDisk) {
+// onLogDisk launches a daemon that has what it keeps of containers, their logs
+// above all, on a disk of its own (bytes).
+func onLogDisk(t *testing.T, size int64) (*testenv.Daemon, *ownDisk) {
 	t.Helper()
 	testenv.NeedsRoot(t)
 	testenv.Bin(t, "wherryd")
@@ -112,7 +112,7 @@ func onLogDisk(t *testing.T, size int64) (*testenv.Daemon, *logDisk) {
 			t.Error(err)
 		}
 	})
-	disk := newLogDisk(t, d, size)
+	disk := newDisk(t, filepath.Join(d.DataRoot, "containers"), size)
 	// The daemon is closed before the disk is unmounted.
 	t.Cleanup(func() { _ = d.RemoveAll(); _ = d.Stop() })
 	if err := d.Launch(); err != nil {
