@@ -20,6 +20,15 @@ import (
 // cannot be run (program, user, working directory); InvalidArgument that the spec
 // is wrong, NotImplemented that this runtime or kernel lacks what it asks.
 func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, error) {
+	for {
+		c, err := r.createOnce(ctx, req)
+		if !errors.Is(err, errForkerDied) {
+			return c, err
+		}
+	}
+}
+
+func (r *Runtime) createOnce(ctx context.Context, req *CreateRequest) (*Container, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -60,7 +69,7 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 	}
 	var c *Container
 	if err == nil {
-		c, err = r.create(ctx, req, p, &Container{ID: req.ID, Cgroup: path, MountsBefore: before})
+		c, err = r.create(ctx, req, p, &Container{ID: req.ID, Cgroup: path, MountsBefore: before, r: r})
 		if err != nil && group != nil {
 			err = errors.Join(err, group.Delete())
 		}
@@ -79,7 +88,7 @@ func (r *Runtime) Create(ctx context.Context, req *CreateRequest) (*Container, e
 func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, c *Container) (*Container, error) {
 	b := &birth{
 		enter: p.enterAtBirth(req), clone: p.clone, uidMap: p.uidMap, gidMap: p.gidMap, userNS: p.userNS, extra: req.ExtraFiles,
-		timeNS: p.timeNS, newTime: p.newTime, timeOffsets: p.timeOffsets,
+		timeNS: p.timeNS, newTime: p.newTime, timeOffsets: p.timeOffsets, fork: forkable(req, p),
 	}
 	if !p.cfg.Process.Terminal {
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
@@ -95,11 +104,8 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, c *Co
 		return nil, err
 	}
 	c.Phases = []Phase{{"clone", time.Since(began)}}
-	c.Pid, c.PidFD, c.conn, c.agent = s.pid, s.pidfd, s.conn, AgentOf(req, s.pid, specs.StateCreated)
 	if c.Console, err = r.handshake(ctx, s, req, p, c); err != nil {
-		s.kill()
-		unix.Close(s.conn.FD)
-		s.pidfd.Close()
+		r.drop(s)
 		return nil, err
 	}
 	return c, nil
@@ -133,7 +139,7 @@ const smallMemory = 32 << 20
 // into a v2 cgroup is worth a lot, as entering it needs a global lock of the
 // kernel; only a very small container is better off without.
 func (r *Runtime) cgroupsAtBirth(b *birth, p *plan, path string, res *specs.LinuxResources) error {
-	p.enterLater = !r.cgroups.V2 || small(res)
+	p.enterLater = !r.cgroups.V2 || small(res) && !b.fork
 	if r.cgroups.V2 && p.enterLater {
 		return nil
 	}
@@ -215,6 +221,10 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 	if err := p.limits.Early(); err != nil {
 		return nil, err
 	}
+	if err := s.born(ctx); err != nil {
+		return nil, err
+	}
+	c.Pid, c.PidFD, c.init, c.agent = s.pid, s.pidfd, s, AgentOf(req, s.pid, specs.StateCreated)
 	if req.Born != nil {
 		if err := req.Born(c); err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -16,11 +17,10 @@ import (
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
-// joinable are the namespaces that a thread of this process enters before it
-// clones; joinLater are entered by the child: the mount namespace, because the
-// program is found in ours, and the cgroup namespace, because from within the
-// kernel does not let a clone into a cgroup that it was not in already
-// (nsdelegate).
+// joinable are the namespaces that can be entered before the clone; joinLater are
+// entered by the child: the mount namespace, because the program is found in ours,
+// and the cgroup namespace, because from within the kernel does not let a clone
+// into a cgroup that it was not in already (nsdelegate).
 const (
 	joinable  = unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWPID
 	joinLater = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP
@@ -41,7 +41,9 @@ func (r *Runtime) Exec(ctx context.Context, req *ExecRequest) (*Process, error) 
 	proc, err := r.exec(ctx, req)
 	if err == nil {
 		if err = enterRdt(req.ID, req.Spec.Linux, proc.Pid); err != nil && !exited(proc.PidFD) {
-			(&spawned{pid: proc.Pid, pidfd: proc.PidFD}).kill()
+			s := &spawned{pid: proc.Pid, pidfd: proc.PidFD}
+			s.signalKill()
+			s.reap()
 			closeFile(proc.PidFD)
 			closeFile(proc.Console)
 			return nil, err
@@ -62,82 +64,103 @@ func exited(pidfd *os.File) bool {
 	return err == nil && n > 0
 }
 
-// exec lets an init outside of the container fork the process, or else starts
-// an init inside.
+// exec tries again where that can help.
 func (r *Runtime) exec(ctx context.Context, req *ExecRequest) (*Process, error) {
-	cfg, fds, err := r.execConfig(req)
-	if err != nil {
-		return nil, err
-	}
-	proc, err := r.execByFork(ctx, req, cfg)
-	// EBUSY: v2 groups inside the container, see below.
-	if !errors.Is(err, errNoFork) && !errors.Is(err, unix.EBUSY) {
-		return proc, err
-	}
-	if cfg, fds, err = r.execConfig(req); err != nil {
-		return nil, err
-	}
 	sub, err := r.cgroups.Below(req.Cgroup, req.SubCgroups)
 	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
-	s, err := r.spawnExec(req, cfg, sub)
-	if err != nil {
-		return nil, fmt.Errorf("exec: %w", err)
+	cgroup := req.Cgroup
+	if sub != nil {
+		cgroup = sub[len(sub)-1] // the unified hierarchy, if there is one, is the last
 	}
-	agent := AgentOf(&CreateRequest{ID: req.ID, Spec: req.Spec, Bundle: req.Bundle}, s.pid, specs.StateRunning)
-	var console *os.File
+	for {
+		p, err := r.execInto(ctx, req, cgroup, sub)
+		switch {
+		case errors.Is(err, errForkerDied):
+			continue
+		case errors.Is(err, unix.EBUSY) && r.cgroups.V2 && sub == nil && cgroup == req.Cgroup:
+			// The container made groups of its own inside; no process may then be
+			// beside them. Its init knows a place.
+			if cgroup, err = cgroupOfProcess(req.Pid); err == nil && cgroup != req.Cgroup {
+				continue
+			}
+		}
+		return p, err
+	}
+}
+
+// execInto makes an init in the container that executes the process.
+func (r *Runtime) execInto(ctx context.Context, req *ExecRequest, cgroup string, sub []string) (*Process, error) {
+	// It would be stuck there; frozen before anybody knows of it, it would also
+	// keep the container's first process from ending.
+	if frozen, err := r.cgroups.Frozen(req.Cgroup); err == nil && frozen {
+		return nil, fmt.Errorf("exec: the container is paused: %w", errdefs.ErrFailedPrecondition)
+	}
+	cfg, err := r.execConfig(req)
+	if err != nil {
+		return nil, err
+	}
+	b, err := execBirth(req, cfg)
+	if err != nil {
+		return nil, err
+	}
+	b.cgroup = cgroup
 	root, err := foreignRoot(req)
-	if err == nil && root != nil {
+	if err != nil {
+		return nil, err
+	}
+	defer closeFile(root)
+	fds := []int{int(req.PidFD.Fd())}
+	if root != nil {
 		cfg.RootFD, fds = len(fds), append(fds, int(root.Fd()))
 	}
-	var groups []int
-	if err == nil && !r.cgroups.V2 {
-		// Of its own, so that the container need not have the memory it starts with.
-		groups, err = r.cgroups.OpenTasks(req.Cgroup, sub)
+	if !r.cgroups.V2 {
+		// By itself, so that the container need not have the memory it starts with.
+		groups, err := r.cgroups.OpenTasks(req.Cgroup, sub)
+		if err != nil {
+			return nil, err
+		}
+		defer closeFDs(groups)
 		for i := range groups {
 			cfg.CgroupFDs = append(cfg.CgroupFDs, len(fds)+i)
 		}
+		fds = append(fds, groups...)
 	}
-	if err == nil {
-		console, err = r.runExec(ctx, s, cfg, append(fds, groups...), agent)
-	}
-	closeFDs(groups)
-	closeFile(root)
-	unix.Close(s.conn.FD)
+	s, err := r.spawn(b)
 	if err != nil {
-		s.kill()
-		s.pidfd.Close()
+		return nil, fmt.Errorf("exec: %w", err)
+	}
+	console, err := r.runExec(ctx, s, cfg, fds, req)
+	runtime.KeepAlive(req)
+	if errors.As(err, new(*StartError)) {
+		s.failed()
+		r.reuse(s)
+	}
+	if err != nil {
+		r.drop(s)
 		return nil, err
 	}
+	r.reuse(s)
+	unix.Close(s.conn.FD)
 	return &Process{Pid: s.pid, PidFD: s.pidfd, Console: console}, nil
 }
 
-// thawed refuses cgroups that are frozen.
-func (r *Runtime) thawed(cgroup string) error {
-	if frozen, err := r.cgroups.Frozen(cgroup); err == nil && frozen {
-		return fmt.Errorf("the container is paused: %w", errdefs.ErrFailedPrecondition)
-	}
-	return nil
-}
-
-// spawnExec starts an init in the container.
-func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config, sub []string) (*spawned, error) {
-	// It would be stuck there.
-	if err := r.thawed(req.Cgroup); err != nil {
-		return nil, err
-	}
-	path := req.Cgroup
-	if sub != nil {
-		path = sub[len(sub)-1] // the unified hierarchy, if there is one, is the last
-	}
-	b := &birth{cgroup: path, extra: req.ExtraFiles, enter: []nsFD{{int(req.PidFD.Fd()), joinable}}}
+// execBirth says how that init is cloned, and cfg which namespaces it then enters.
+func execBirth(req *ExecRequest, cfg *wire.Config) (*birth, error) {
+	b := &birth{extra: req.ExtraFiles, fork: !cfg.Process.Notify}
 	if cfg.UserNS {
 		b.userNS = req.PidFD
 	}
 	if hasNamespace(req.Spec, specs.TimeNamespace) {
 		b.timeNS = req.PidFD
 	}
+	first := unix.CLONE_NEWPID // as only children do
+	if b.raw() {
+		first = joinable
+	}
+	b.enter = []nsFD{{int(req.PidFD.Fd()), first}}
+	cfg.JoinFlags &^= first
 	if a := req.Process.ExecCPUAffinity; a != nil && a.Initial != "" {
 		var err error
 		if b.affinity, err = bitMask(a.Initial); err != nil {
@@ -147,18 +170,10 @@ func (r *Runtime) spawnExec(req *ExecRequest, cfg *wire.Config, sub []string) (*
 	if !req.Process.Terminal {
 		b.stdio = [3]*os.File{req.Stdin, req.Stdout, req.Stderr}
 	}
-	s, err := r.spawn(b)
-	if errors.Is(err, unix.EBUSY) && r.cgroups.V2 && sub == nil {
-		// The container made groups of its own inside; no process may then be
-		// beside them. Its init knows a place.
-		if b.cgroup, err = cgroupOfProcess(req.Pid); err == nil {
-			s, err = r.spawn(b)
-		}
-	}
-	return s, err
+	return b, nil
 }
 
-func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
+func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, error) {
 	userNS := hasNamespace(req.Spec, specs.UserNamespace)
 	held := r.held
 	if userNS {
@@ -170,45 +185,50 @@ func (r *Runtime) execConfig(req *ExecRequest) (*wire.Config, []int, error) {
 		exec: true,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	w.KeepFDs = len(req.ExtraFiles)
 	w.Keyring = "_ses." + path.Base(req.Cgroup) // never the engine's own
-	later := joinLater
+	flags := joinable | joinLater
 	if userNS && !hasNamespace(req.Spec, specs.CgroupNamespace) {
-		later &^= unix.CLONE_NEWCGROUP // it is ours, and root of that user namespace may not enter it
+		flags &^= unix.CLONE_NEWCGROUP // it is ours, and root of that user namespace may not enter it
 	}
 	return &wire.Config{
-		Join: true, JoinFD: 0, JoinFlags: later, RootFD: -1, UserNS: userNS, Process: w,
-	}, []int{int(req.PidFD.Fd())}, nil
+		Join: true, JoinFD: 0, JoinFlags: flags, RootFD: -1, UserNS: userNS, Process: w,
+	}, nil
 }
 
-// runExec goes through the protocol without a pause before the program.
-func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds []int, agent *Agent) (*os.File, error) {
+// runExec goes through the protocol without a pause before the program. With an
+// error that is not a context's the init is as good as dead.
+func (r *Runtime) runExec(ctx context.Context, s *spawned, cfg *wire.Config, fds []int, req *ExecRequest) (*os.File, error) {
 	stop := s.watch(ctx)
-	console, err := s.talkExec(ctx, cfg, fds, agent)
+	console, err := s.talkExec(ctx, cfg, fds, req)
 	if !stop() && err == nil {
-		closeFile(console)
-		return nil, ctx.Err()
+		err = ctx.Err()
 	}
-	return console, err
+	if err != nil {
+		closeFile(console)
+		return nil, err
+	}
+	return console, nil
 }
 
-func (s *spawned) talkExec(ctx context.Context, cfg *wire.Config, fds []int, agent *Agent) (*os.File, error) {
-	// An init that failed at once is gone before Continue is sent; what it had
-	// to say is still to be read.
+func (s *spawned) talkExec(ctx context.Context, cfg *wire.Config, fds []int, req *ExecRequest) (console *os.File, err error) {
 	if err := s.send(wire.KindConfig, cfg, fds...); err != nil {
 		return nil, fmt.Errorf("configure exec: %w", err)
 	}
-	if err := s.send(wire.KindContinue, nil); err != nil {
-		return nil, fmt.Errorf("configure exec: %w", err)
-	}
-	msg, err := s.receive(ctx)
-	if err != nil {
+	if err := s.born(ctx); err != nil {
 		return nil, err
 	}
-	console := consoleOf(msg)
-	msg, err = receiveEnd(s.conn, agent)
+	if cfg.Process.Terminal {
+		msg, err := s.receive(ctx)
+		if err != nil {
+			return nil, err
+		}
+		console = consoleOf(msg)
+	}
+	agent := AgentOf(&CreateRequest{ID: req.ID, Spec: req.Spec, Bundle: req.Bundle}, s.pid, specs.StateRunning)
+	msg, err := receiveEnd(s.conn, agent)
 	switch {
 	case errors.Is(err, io.EOF):
 		return console, nil
@@ -217,8 +237,7 @@ func (s *spawned) talkExec(ctx context.Context, cfg *wire.Config, fds []int, age
 			err = fmt.Errorf("init sent an unexpected message %d", msg.Kind)
 		}
 	}
-	closeFile(console)
-	return nil, err
+	return console, err
 }
 
 // cgroupOfProcess reads where a process is, for cgroups that the container

@@ -65,9 +65,7 @@ func TestNothingIsLeft(t *testing.T) {
 // unready removes the inits that stand by for an exec.
 func unready(r *Runtime) {
 	r.standby.work.Wait()
-	for s := r.standby.take(); s != nil; s = r.standby.take() {
-		s.discard()
-	}
+	r.standby.dismiss()
 }
 
 func lifeOfOne(t *testing.T, r *Runtime, root, id string, worker int) {

@@ -32,7 +32,7 @@ func needsRoot(t testing.TB) {
 	}
 }
 
-// newRuntime and a root file system with busybox in it.
+// newRuntime has an init that stands by, as a supervisor in use has.
 func newRuntime(t testing.TB) *Runtime {
 	t.Helper()
 	needsRoot(t)
@@ -40,6 +40,7 @@ func newRuntime(t testing.TB) *Runtime {
 	if err != nil {
 		t.Fatal(err)
 	}
+	standBy(r)
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Error(err)
@@ -48,6 +49,13 @@ func newRuntime(t testing.TB) *Runtime {
 	return r
 }
 
+// standBy waits for an init that stands by.
+func standBy(r *Runtime) {
+	r.refill()
+	r.standby.work.Wait()
+}
+
+// busyboxRoot is a root file system with busybox in it.
 func busyboxRoot(t testing.TB) string {
 	t.Helper()
 	program, err := os.ReadFile("/bin/busybox")

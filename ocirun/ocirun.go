@@ -12,8 +12,6 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
 // CreateRequest is everything one container needs. The runtime duplicates the
@@ -80,7 +78,8 @@ type Container struct {
 	// Phases are what making it consisted of, in order.
 	Phases []Phase
 
-	conn  wire.Conn // the runtime's side of the handshake
+	r     *Runtime  // nil if it is another process's container
+	init  *spawned  // its connection is the runtime's side of the handshake
 	once  sync.Once // closes it
 	agent *Agent    // or nil
 }

@@ -219,8 +219,6 @@ func (r *Runtime) mountIDs(m *specs.Mount, l *specs.Linux, userNS *os.File) (*os
 		return nil, fmt.Errorf("mount at %s: %w", m.Destination, err)
 	}
 	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", s.pid))
-	s.kill()
-	unix.Close(s.conn.FD)
-	s.pidfd.Close()
+	r.drop(s)
 	return f, err
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -33,7 +34,8 @@ type birth struct {
 	affinity []byte
 	stdio    [3]*os.File // nil is the null device
 	extra    []*os.File
-	standby  bool // the configuration comes later
+	// standby is set for an init that forks others, fork for one that may be forked.
+	standby, fork bool
 }
 
 // raw tells whether the child must be cloned without memory shared with this
@@ -51,19 +53,31 @@ func (b *birth) prepares() bool {
 
 // spawned is an init that waits for its configuration.
 type spawned struct {
-	pid   int
-	pidfd *os.File
-	conn  wire.Conn
+	conn wire.Conn
+	// forker is the init that makes this one, which tells its pid by itself (see
+	// born); nil if there is none, or no more.
+	forker *spawned
+	cgroup string // in the unified hierarchy, "" if it is not born in one
+
+	mu        sync.Mutex // guards what is known when it is born
+	pid       int
+	pidfd     *os.File
+	abandoned bool
 }
 
 // initEnv keeps the Go runtime of an init from starting what it never needs, and
 // from holding files of the cgroup file system open (containermaxprocs).
-var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,disablethp=1,containermaxprocs=0"}
+var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,disablethp=1,containermaxprocs=0,gcshrinkstackoff=1"}
 
 // spawn clones an init. Where the child is to be born in namespaces that exist,
 // this happens on a thread of its own, which first moves itself, alone, into
 // them, and never runs other Go code afterwards: the thread ends with it.
 func (r *Runtime) spawn(b *birth) (*spawned, error) {
+	if b.fork {
+		if s, err := r.fork(b); s != nil || err != nil {
+			return s, err
+		}
+	}
 	if !b.prepares() {
 		return r.spawnHere(b)
 	}
@@ -99,9 +113,9 @@ func disposable(f func()) {
 }
 
 func (r *Runtime) spawnHere(b *birth) (*spawned, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	pair, err := socketPair()
 	if err != nil {
-		return nil, fmt.Errorf("socket pair: %w", err)
+		return nil, err
 	}
 	defer unix.Close(pair[1])
 	pidfd := -1
@@ -137,6 +151,13 @@ func (r *Runtime) spawnHere(b *birth) (*spawned, error) {
 		return nil, spawnError(b, err)
 	}
 	return &spawned{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), conn: wire.Conn{FD: pair[0]}}, nil
+}
+
+func socketPair() (pair [2]int, err error) {
+	if pair, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return pair, fmt.Errorf("socket pair: %w", err)
+	}
+	return pair, nil
 }
 
 // outOfTheWay gives a descriptor a number that the child of syscall.ForkExec has
@@ -269,16 +290,37 @@ func (s *spawned) watch(ctx context.Context) (stop func() bool) {
 }
 
 // abandon kills an init and makes whoever listens to it stop: one that is
-// frozen dies only when it is thawed.
+// frozen dies only when it is thawed. One that is not known yet is killed by know.
 func (s *spawned) abandon() {
-	_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
-	_ = unix.Shutdown(s.conn.FD, unix.SHUT_RDWR)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.abandoned = true
+	s.abandonLocked()
 }
 
-// kill ends an init that is of no use and reaps it.
-func (s *spawned) kill() {
+func (s *spawned) abandonLocked() {
+	if s.pidfd != nil {
+		_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
+		_ = unix.Shutdown(s.conn.FD, unix.SHUT_RDWR)
+	}
+}
+
+// signalKill kills the init.
+func (s *spawned) signalKill() {
 	_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
-	s.reap()
+}
+
+// drop ends an init that is of no use, reaps it, and closes what belongs to it.
+func (r *Runtime) drop(s *spawned) {
+	if s.forker != nil {
+		r.dropForker(s)
+	}
+	unix.Close(s.conn.FD)
+	if s.pidfd != nil {
+		s.signalKill()
+		s.reap()
+		s.pidfd.Close()
+	}
 }
 
 func (s *spawned) reap() {

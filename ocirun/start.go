@@ -16,17 +16,20 @@ import (
 // handshake is closed in any case.
 func (c *Container) Start() error {
 	defer c.closeConn()
-	if err := c.conn.Send(wire.KindContinue, nil); err != nil {
+	if err := c.init.conn.Send(wire.KindContinue, nil); err != nil {
 		return fmt.Errorf("start: init is gone: %w", err)
 	}
-	msg, err := receiveEnd(c.conn, c.agent)
+	msg, err := receiveEnd(c.init.conn, c.agent)
 	if errors.Is(err, io.EOF) {
+		c.r.reuse(c.init)
 		return nil // closed by the exec
 	}
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	if err := failureOf(msg); err != nil {
+		c.init.failed()
+		c.r.reuse(c.init)
 		return err
 	}
 	return fmt.Errorf("start: init sent an unexpected message %d", msg.Kind)
@@ -54,7 +57,7 @@ func StartBy(conn *os.File, agent *Agent) error {
 	if err != nil {
 		return err
 	}
-	return (&Container{conn: wire.Conn{FD: fd}, agent: agent}).Start()
+	return (&Container{init: &spawned{conn: wire.Conn{FD: fd}}, agent: agent}).Start()
 }
 
 // Release lets go of a container that somebody else will start by its StartSocket.
@@ -71,4 +74,11 @@ func (c *Container) Abort() error {
 	return err
 }
 
-func (c *Container) closeConn() { c.once.Do(func() { unix.Close(c.conn.FD) }) }
+func (c *Container) closeConn() {
+	c.once.Do(func() {
+		unix.Close(c.init.conn.FD)
+		if c.init.forker != nil {
+			c.r.discard(c.init.forker)
+		}
+	})
+}

@@ -51,9 +51,6 @@ func (s *setup) openConsole() error {
 	}
 	unix.Close(slave)
 	s.console = master
-	if s.cfg.Fork {
-		return nil // the child's to control
-	}
 	if err := unix.IoctlSetInt(slaveFD, unix.TIOCSCTTY, 0); err != nil {
 		return fmt.Errorf("set controlling terminal: %w", err)
 	}

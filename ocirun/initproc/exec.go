@@ -22,18 +22,11 @@ func (s *setup) exec() error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.Fork {
-		return s.execute(file)
-	}
-	var fds []int
-	if s.console >= 0 {
-		fds = []int{s.console}
-	}
-	if err := s.conn.Send(wire.KindReady, &wire.Ready{Steps: s.took}, fds...); err != nil {
+	if err := s.ready(); err != nil {
 		return err
 	}
-	if s.console >= 0 {
-		unix.Close(s.console)
+	if s.cfg.Join {
+		return s.execute(file)
 	}
 	if err := s.awaitStart(); err != nil {
 		return err
@@ -43,6 +36,20 @@ func (s *setup) exec() error {
 		return err
 	}
 	return s.execute(file)
+}
+
+// ready tells that the program can be executed, and hands the terminal over. Of
+// an exec without one nobody wants to know.
+func (s *setup) ready() error {
+	var fds []int
+	switch {
+	case s.console >= 0:
+		fds = []int{s.console}
+		defer unix.Close(s.console)
+	case s.cfg.Join:
+		return nil
+	}
+	return s.conn.Send(wire.KindReady, &wire.Ready{Steps: s.took}, fds...)
 }
 
 // execute runs the program, here or in a process of its own.
@@ -64,15 +71,20 @@ func (s *setup) execute(file string) error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.Fork {
-		return s.forkExec(file, path, argv, env)
-	}
 	if err := s.lockDown(); err != nil {
 		return err
 	}
 	unblockSignals()
+	s.leave()
 	_, _, errno := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])))
 	return execError(file, errno)
+}
+
+// leave is called immediately before the exec.
+func (s *setup) leave() {
+	if s.ended != nil {
+		*s.ended = true
+	}
 }
 
 // awaitStart waits for the runtime, or for one that connects later.

@@ -19,10 +19,9 @@ import (
 )
 
 // Main is the face "init" of wherry-runtime; it returns only on failure, when
-// another process runs the program, or as the built-in reaper when its child is
-// gone. The first argument is the descriptor of the socket, and "standby" after
-// it tells that nothing will come from there for a while; "reap" before it makes
-// it the reaper.
+// the runtime needs it no more, or as the built-in reaper when its child is
+// gone. The first argument is the descriptor of the socket; "standby" after it
+// makes it fork inits, "reap" before it the reaper.
 func Main(args []string) int {
 	// Namespaces, credentials and filters belong to the thread that execs.
 	runtime.LockOSThread()
@@ -40,14 +39,10 @@ func Main(args []string) int {
 	}
 	unix.CloseOnExec(fd)
 	if standby {
-		populate()
+		return serve(wire.Conn{FD: fd})
 	}
-	s := &setup{conn: wire.Conn{FD: fd}, proc: -1, root: -1, newProc: -1, null: -1, console: -1}
+	s := newSetup(fd)
 	err = s.run()
-	if errors.Is(err, errForked) {
-		s.linger()
-		return 0
-	}
 	if errors.Is(err, io.EOF) {
 		return 1 // whoever wanted the container is gone
 	}
@@ -69,11 +64,15 @@ type setup struct {
 	null    int // the host's /dev/null
 	root    int // the root of the container
 	console int // master of the pseudo-terminal
-	// cgroupNS of the container, for a process to be forked.
-	cgroupNS int
-	user     user
+	// ended is set before the process becomes another program, if not nil.
+	ended *bool
+	user  user
 	// chdirLater: the working directory can be entered by the user only.
 	chdirLater bool
+}
+
+func newSetup(socket int) *setup {
+	return &setup{conn: wire.Conn{FD: socket}, proc: -1, root: -1, newProc: -1, null: -1, console: -1}
 }
 
 // startError is a request that cannot be run, with the code users expect.
@@ -141,12 +140,6 @@ func (s *setup) run() error {
 	}
 	unix.Umask(0)
 	switch {
-	case s.cfg.Fork:
-		err = s.steps(
-			step{"join", s.joinToFork},
-			step{"terminal", s.openConsole},
-			step{"working directory", s.makeWorkingDir},
-		)
 	case s.cfg.Join:
 		err = s.steps(
 			step{"control groups", s.enterCgroups},

@@ -10,13 +10,11 @@ import (
 
 // capability numbers used here.
 const (
-	capSysAdmin    = uint64(1) << unix.CAP_SYS_ADMIN
-	capDACOverride = uint64(1) << unix.CAP_DAC_OVERRIDE
+	capSysAdmin = uint64(1) << unix.CAP_SYS_ADMIN
 )
 
 // dropPrivileges becomes the user. CAP_SYS_ADMIN stays permitted, yet not
-// effective, for the one thing that comes last: the seccomp filter; and what
-// the fork of a process needs, if there is one.
+// effective, for the one thing that comes last: the seccomp filter.
 func (s *setup) dropPrivileges() error {
 	p := &s.cfg.Process
 	if p.ResolveUser && s.user.uid != 0 {
@@ -49,11 +47,7 @@ func (s *setup) dropPrivileges() error {
 	if err != nil {
 		return err
 	}
-	later := capSysAdmin
-	if s.cfg.Fork {
-		later |= capDACOverride
-	}
-	return setCaps(p.Effective, p.Permitted|permitted&later, p.Inheritable)
+	return setCaps(p.Effective, p.Permitted|permitted&capSysAdmin, p.Inheritable)
 }
 
 // becomeUser sets the ids of this thread, the one that execs.

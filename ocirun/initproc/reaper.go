@@ -43,6 +43,7 @@ func (s *setup) becomeReaper(file string) error {
 		return err
 	}
 	unblockSignals()
+	s.leave()
 	empty := []byte{0}
 	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(prog), uintptr(unsafe.Pointer(&empty[0])),
 		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])), unix.AT_EMPTY_PATH, 0)

@@ -34,6 +34,13 @@ func heedSignals() {
 	}
 }
 
+// blockSignals keeps every signal but those that cannot be blocked from this
+// thread and from those it forks.
+func blockSignals() {
+	all := ^uint64(0)
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), 0, sigSetSize, 0, 0)
+}
+
 // unblockSignals empties this thread's mask, which exec(2) keeps as well.
 func unblockSignals() {
 	var none uint64

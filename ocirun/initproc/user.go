@@ -100,7 +100,7 @@ func userError(err error) error {
 func (s *setup) closeUnneeded() error {
 	p := &s.cfg.Process
 	for i, fd := range s.fds {
-		if i != p.ListenFD && (!p.Init || i != p.ProgramFD) && (!s.cfg.Fork || i != s.cfg.CgroupFD) {
+		if i != p.ListenFD && (!p.Init || i != p.ProgramFD) {
 			unix.Close(fd)
 		}
 	}

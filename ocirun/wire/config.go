@@ -10,14 +10,6 @@ type Config struct {
 	Join      bool
 	JoinFD    int
 	JoinFlags int
-	// Fork is set for an init that stood by: it joins (JoinFlags are all
-	// namespaces) and then forks the process as its own sibling. Stdio are the
-	// standard streams, CgroupTasks the v1 directories to enter, CgroupFD the v2
-	// directory or -1.
-	Fork        bool
-	StdioFD     [3]int
-	CgroupTasks []string
-	CgroupFD    int
 
 	// CgroupFDs are files to write "0" to, by which the init enters its control
 	// groups, first of all.

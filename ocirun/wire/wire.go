@@ -4,13 +4,14 @@
 //
 //	runtime                                         init
 //	   │ clone, exec of the sealed binary ────────────▶│  (socket is a descriptor given as argument)
+//	   │◀──────────────────────── Forked ──────────────│  only if another init forked it
 //	   │ Config, all descriptors ─────────────────────▶│
 //	   │                                               │ namespaces, mounts
 //	   │◀──────────────────────── Hooks ───────────────│  only if Config.HostHooks
 //	   │ Continue ────────────────────────────────────▶│  after prestart and createRuntime hooks
 //	   │                                               │ root, user, look-up of the program
-//	   │◀──────────────────────── Ready, [tty master] ─│
-//	   │ Continue ────────────────────────────────────▶│  Start; an exec gets it at once
+//	   │◀──────────────────────── Ready, [tty master] ─│  not from an exec without a terminal
+//	   │ Continue ────────────────────────────────────▶│  Start; an exec does not wait for it
 //	   │                                               │ seccomp, execve
 //	   │◀──────────────────────── end of file ─────────│  the program runs
 //
@@ -18,9 +19,9 @@
 // runtime makes init exit: a container whose creator died does not run. With
 // Process.ListenFD the runtime may end after Ready; then Continue comes from
 // whoever connects to that socket, and what follows goes there.
-// An init that forks the process (Config.Fork) neither says Ready nor waits: after
-// Config the next message is Forked, with a pidfd and the tty master if there is
-// one, when the process runs the program or has failed to; then Failure follows.
+// An init that stands by gets no Config but a Fork for every init it is to make,
+// whose socket and streams come along; it answers nothing, except on that socket
+// a Failure if it could not.
 // There is one version: both ends are the same file.
 package wire
 
@@ -39,11 +40,12 @@ type Kind byte
 
 // Kinds, in the order they appear.
 const (
-	KindConfig Kind = iota + 1
+	KindFork Kind = iota + 1
+	KindForked
+	KindConfig
 	KindHooks
 	KindContinue
 	KindReady
-	KindForked
 	// KindListener brings seccomp's listener, if Process.Notify is set: the filter
 	// is loaded, the program not executed. Continue answers it.
 	KindListener
@@ -83,12 +85,23 @@ type Failure struct {
 	Code int32
 }
 
-// Forked names the process that an init which stood by has forked. One that
-// failed is to be reaped, and Failure tells why.
-type Forked struct {
-	Pid    int32
-	Failed bool
+// Fork asks an init that stands by for another one. Its descriptors are ForkFDs:
+// the new init's socket and standard streams; then those asked for.
+type Fork struct {
+	// Flags are the CLONE_NEW flags of the namespaces to make.
+	Flags uint64
+	// PidNS: a PID namespace to be born in, or a pidfd of a process there.
+	PidNS bool
+	// Cgroup: a v2 cgroup to be born in.
+	Cgroup bool
 }
+
+// ForkFDs is the number of descriptors that come with every Fork.
+const ForkFDs = 4
+
+// Forked is the first word of an init that another one forked: its process id as
+// the runtime sees it.
+type Forked struct{ Pid int32 }
 
 // Send writes one message; v is a pointer to the body or nil.
 func (c Conn) Send(kind Kind, v any, fds ...int) error {
