@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/internal/topdir"
 )
 
 // layoutVersion is the version of the directory layout.
@@ -53,6 +55,7 @@ func Open(dir string) (_ *Root, err error) {
 		if err := os.MkdirAll(filepath.Join(dir, sub.name), sub.mode); err != nil {
 			return nil, fmt.Errorf("make data root: %w", err)
 		}
+		topdir.Mark(filepath.Join(dir, sub.name))
 	}
 	return &Root{Dir: dir, lock: lock}, nil
 }

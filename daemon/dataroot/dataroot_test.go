@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/internal/topdir"
 )
 
 func TestOnlyOneDaemon(t *testing.T) {
@@ -71,6 +74,33 @@ func TestVersions(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(dir, "volumes")); err == nil {
 			t.Errorf("%q: directories were made", text)
+		}
+	}
+}
+
+// TestTopDirectories looks at the flag where the file system has it.
+func TestTopDirectories(t *testing.T) {
+	dir := t.TempDir()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Type != unix.EXT4_SUPER_MAGIC {
+		t.Skip("the temporary directory is not on ext4")
+	}
+	r, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, name := range []string{"containers", "layers", "volumes"} {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS); err != nil || flags&topdir.Flag == 0 {
+			t.Errorf("flags of %s: %#x, %v", name, flags, err)
 		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/internal/topdir"
 )
 
 // upperLabel is where the overlay snapshotter tells a snapshot's directory.
@@ -42,7 +43,7 @@ func openDriver(name, root string) (driver, error) {
 		fallthrough
 	case "native", "vfs":
 		sn, err := native.NewSnapshotter(root)
-		spread(filepath.Join(root, "snapshots"))
+		topdir.Mark(filepath.Join(root, "snapshots"))
 		return driver{name: "native", sn: sn}, err
 	case "btrfs", "zfs", "devicemapper", "fuse-overlayfs", "erofs", "aufs", "windowsfilter":
 		return driver{}, fmt.Errorf("storage driver %s is not built in: %w", name, errdefs.ErrNotImplemented)
@@ -56,35 +57,12 @@ func openOverlay(root string) (driver, error) {
 		return driver{}, err
 	}
 	dirs := filepath.Join(root, "snapshots")
-	spread(dirs)
+	topdir.Mark(dirs)
 	d := &deepRemoval{Snapshotter: sn}
 	if err := d.addStrays(context.Background(), dirs); err != nil {
 		return driver{}, errors.Join(err, sn.Close())
 	}
 	return driver{name: "overlayfs", sn: d, stacked: true}, nil
-}
-
-// topDir is FS_TOPDIR_FL of linux/fs.h, chattr's T.
-const topDir = 0x00020000
-
-// spread tells ext4 that what is in a directory does not belong together, so
-// that each layer gets a group of inodes with room for it instead of the one
-// where all others are. Without a journal ext4 looks at every inode of a group
-// that was deleted in the last minutes for each file it makes there
-// (fs/ext4/ialloc.c, recently_deleted), which made unpacking a layer after
-// the removal of one like it three times as slow. Other file systems do not
-// know the flag; there nothing is lost.
-func spread(dir string) {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
-	if err != nil || flags&topDir != 0 {
-		return
-	}
-	_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags|topDir))
 }
 
 // layerDirs lists the directories of a chain, topmost first.

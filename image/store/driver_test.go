@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/internal/topdir"
 )
 
 // TestSpread looks at the flag where the file system has it.
@@ -33,7 +35,7 @@ func TestSpread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if flags&topDir == 0 {
-		t.Errorf("flags of the snapshots' directory: %#x, without %#x", flags, topDir)
+	if flags&topdir.Flag == 0 {
+		t.Errorf("flags of the snapshots' directory: %#x, without %#x", flags, topdir.Flag)
 	}
 }

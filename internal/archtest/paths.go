@@ -83,7 +83,7 @@ var hostPaths = reasons(map[string][]string{
 		"volume/local.Store.makeDir", "volume/local.Store.scan",
 	},
 	"opens or mounts the top of a tree, whose path the engine made; containers change only what is below": {
-		"build.unmountBelow", "engine/rootfs.CopyTree", "engine/rootfs.OpenIn", "image/store.extractTar", "image/store.spread", "internal/rmtree.Remove",
+		"build.unmountBelow", "engine/rootfs.CopyTree", "engine/rootfs.OpenIn", "image/store.extractTar", "internal/rmtree.Remove",
 		"ocirun.holder.closeRoot", "ocirun.holder.legacyOverlay", "ocirun.resolvePart", "ocirun.overlayRoot", "snapshot/tree.MakeBase", "snapshot/tree.Walk",
 		"volume/local.Store.NeedsPopulating", "volume/local.Store.Usage", "volume/local.isMounted", "volume/local.mountSpec.attach",
 		"volume/local.mountSpec.mount", "volume/local.unmountAll",
