@@ -6,7 +6,8 @@
 //	run        create, start, wait and remove of `true` on the default network, over the API
 //	run-none   the same with network none
 //	start      the start call alone
-//	exec       exec of `true` in a running container
+//	exec       exec of `true` in a running container: create, attached start and
+//	           inspect; without -gap also back to back, in blocks of one engine
 //	stop       stop of a container that obeys SIGTERM at once
 //	crowd      containers started per second by eight clients, KiB of engine
 //	           and of kernel memory for each idle one, seconds to remove all
@@ -18,7 +19,9 @@
 //	load       load of debian from the archive that the first engine saved
 //	idle       resident memory of the engine without containers
 //
-// Times are wall-clock milliseconds, median (and minimum). Memory of a crowd
+// Times are wall-clock milliseconds, median (and minimum). Unless it says
+// otherwise engines take turns, so each turn follows one of another engine, which
+// leaves caches and processors as it likes; -gap puts quiet between. Memory of a crowd
 // is proportional set size of the process behind the socket and of all it
 // started outside containers; helpers elsewhere in the process tree are named
 // by parts of their command lines in BENCH_<NAME>_MATCH, comma-separated.
@@ -100,7 +103,7 @@ func (r *report) take(measure string, s settings) error {
 	case one != nil:
 		return r.addSamples(measure+" ms", s, func() (map[string]samples, error) { return turns(r.engines, s, one) })
 	case measure == "exec":
-		return r.addSamples("exec ms", s, func() (map[string]samples, error) { return execAll(r.engines, s) })
+		return r.exec(s)
 	}
 	return r.takeEach(measure, s)
 }
@@ -133,7 +136,7 @@ func (r *report) takeEach(measure string, s settings) error {
 			add("engine KiB each", false, c.engineKiB)
 			add("kernel KiB each", false, c.kernelKiB)
 			add("remove all s", false, c.removeSeconds)
-			fmt.Printf("%-20s %s: %s\n", "processes", e.name, c.processes)
+			fmt.Printf("%-26s %s: %s\n", "processes", e.name, c.processes)
 		case "sustained":
 			v, clean, err := sustained(e, s)
 			if err != nil {
@@ -166,6 +169,20 @@ func (r *report) takeEach(measure string, s settings) error {
 	return nil
 }
 
+// exec takes execs by turns and, unless there is to be quiet before each, in
+// blocks of one engine.
+func (r *report) exec(s settings) error {
+	label := "exec, by turns ms"
+	if s.gap > 0 {
+		label = "exec, after quiet ms"
+	}
+	err := r.addSamples(label, s, func() (map[string]samples, error) { return execAll(r.engines, s, turns) })
+	if err != nil || s.gap > 0 {
+		return err
+	}
+	return r.addSamples("exec, back to back ms", s, func() (map[string]samples, error) { return execAll(r.engines, s, blocks) })
+}
+
 func (r *report) addSamples(label string, s settings, take func() (map[string]samples, error)) error {
 	got, err := take()
 	if err != nil {
@@ -184,7 +201,7 @@ func (r *report) addSamples(label string, s settings, take func() (map[string]sa
 // add prints a row at once, so that a run that is cut short was not in vain.
 func (r *report) add(x row) {
 	r.rows = append(r.rows, x)
-	fmt.Printf("%-20s", x.label)
+	fmt.Printf("%-26s", x.label)
 	for i, e := range r.engines {
 		fmt.Printf("  %s %.2f", e.name, x.values[i])
 	}
@@ -206,7 +223,7 @@ func (r *report) ratios() {
 			} else if factor < 1 {
 				how, factor = "%.2f×", v/base
 			}
-			fmt.Printf("  %-20s "+how+"\n", x.label, factor)
+			fmt.Printf("  %-26s "+how+"\n", x.label, factor)
 		}
 	}
 }

@@ -60,17 +60,34 @@ func timed(f func() error) (float64, error) {
 // turns runs a measure by turns on all engines, in an order that rotates, and
 // drops the first two rounds.
 func turns(engines []*engine, s settings, one func(*engine) (float64, error)) (map[string]samples, error) {
+	return inBlocks(engines, s, 1, one)
+}
+
+// block is how many times in a row an engine is measured back to back.
+const block = 20
+
+// blocks runs a measure back to back: a block of one engine, then one of the next,
+// in an order that rotates. The first of each block, which follows another
+// engine's, is dropped, and so are the first two rounds.
+func blocks(engines []*engine, s settings, one func(*engine) (float64, error)) (map[string]samples, error) {
+	s.turns = (s.turns + 3) / 4
+	return inBlocks(engines, s, block, one)
+}
+
+func inBlocks(engines []*engine, s settings, size int, one func(*engine) (float64, error)) (map[string]samples, error) {
 	out := map[string]samples{}
 	for round := range s.turns + 2 {
 		for i := range engines {
 			e := engines[(i+round)%len(engines)]
-			time.Sleep(s.gap)
-			v, err := one(e)
-			if err != nil {
-				return nil, err
-			}
-			if round >= 2 {
-				out[e.name] = append(out[e.name], v)
+			for j := range size {
+				time.Sleep(s.gap)
+				v, err := one(e)
+				if err != nil {
+					return nil, err
+				}
+				if round >= 2 && (j > 0 || size == 1) {
+					out[e.name] = append(out[e.name], v)
+				}
 			}
 		}
 	}
@@ -153,8 +170,11 @@ func exec(ids map[string]string) func(*engine) (float64, error) {
 	}
 }
 
+// order is turns or blocks.
+type order func([]*engine, settings, func(*engine) (float64, error)) (map[string]samples, error)
+
 // execAll starts the containers that exec needs, measures and removes them.
-func execAll(engines []*engine, s settings) (map[string]samples, error) {
+func execAll(engines []*engine, s settings, in order) (map[string]samples, error) {
 	ids := map[string]string{}
 	for _, e := range engines {
 		id, err := e.create(s.image, "", runSleep...)
@@ -167,7 +187,7 @@ func execAll(engines []*engine, s settings) (map[string]samples, error) {
 		}
 		ids[e.name] = id
 	}
-	return turns(engines, s, exec(ids))
+	return in(engines, s, exec(ids))
 }
 
 // eight does n things with eight clients and returns the first error.
