@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -37,15 +38,17 @@ func (r *Runtime) HeldCapabilities() []string {
 	return held
 }
 
+// capabilityList has the names in the kernel's order.
+var capabilityList = sync.OnceValue(func() []string { return strings.Fields(capabilityNames) })
+
 // capSet makes a bit mask of names.
 func capSet(names []string) (uint64, error) {
 	if len(names) == 0 {
 		return 0, nil
 	}
-	all := strings.Fields(capabilityNames)
 	var set uint64
 	for _, n := range names {
-		i := slices.Index(all, strings.TrimPrefix(strings.ToUpper(n), "CAP_"))
+		i := slices.Index(capabilityList(), strings.TrimPrefix(strings.ToUpper(n), "CAP_"))
 		if i < 0 {
 			return 0, fmt.Errorf("unknown capability %q: %w", n, errdefs.ErrInvalidArgument)
 		}

@@ -31,15 +31,37 @@ type eventLog struct {
 	f       *os.File
 	size    int64
 	seq     uint64
-	pending []task.Event
+	pending []loggedEvent
 	changed chan struct{} // closed and replaced at each event
 }
 
 // eventLine is a line of the file: an event or an acknowledgement.
 type eventLine struct {
-	Event *task.Event `json:"event,omitempty"`
-	Acked uint64      `json:"acked,omitempty"`
-	Seq   uint64      `json:"seq,omitempty"` // where numbering goes on
+	Event *loggedEvent `json:"event,omitempty"`
+	Acked uint64       `json:"acked,omitempty"`
+	Seq   uint64       `json:"seq,omitempty"` // where numbering goes on
+}
+
+// loggedEvent is an event as it is written and sent.
+type loggedEvent struct {
+	seq  uint64
+	task string
+	json []byte
+}
+
+func newLoggedEvent(e *task.Event) (loggedEvent, error) {
+	b, err := json.Marshal(e)
+	return loggedEvent{seq: e.Seq, task: e.Status.ID, json: b}, err
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (e *loggedEvent) UnmarshalJSON(b []byte) error {
+	var ev task.Event
+	if err := json.Unmarshal(b, &ev); err != nil {
+		return err
+	}
+	*e = loggedEvent{seq: ev.Seq, task: ev.Status.ID, json: bytes.Clone(b)}
+	return nil
 }
 
 func openEventLog(execRoot string) (*eventLog, error) {
@@ -65,7 +87,7 @@ func (l *eventLog) load(b []byte) {
 		l.seq = max(l.seq, line.Seq, line.Acked)
 		if line.Event != nil {
 			l.pending = append(l.pending, *line.Event)
-			l.seq = max(l.seq, line.Event.Seq)
+			l.seq = max(l.seq, line.Event.seq)
 		}
 	}
 	l.forget(acked)
@@ -77,13 +99,17 @@ func (l *eventLog) add(e task.Event) error {
 	defer l.mu.Unlock()
 	l.seq++
 	e.Seq = l.seq
-	l.pending = append(l.pending, e)
+	logged, err := newLoggedEvent(&e)
+	if err != nil {
+		return err
+	}
+	l.pending = append(l.pending, logged)
 	if len(l.pending) > maxEvents {
 		l.coalesce()
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return l.append(eventLine{Event: &e})
+	return l.appendEvent(logged)
 }
 
 // coalesce forgets, of the older half, all but the last event of each task.
@@ -91,11 +117,11 @@ func (l *eventLog) coalesce() {
 	half := len(l.pending) / 2
 	last := map[string]int{}
 	for i, e := range l.pending {
-		last[e.Status.ID] = i
+		last[e.task] = i
 	}
 	kept := l.pending[:0]
 	for i, e := range l.pending {
-		if i >= half || last[e.Status.ID] == i {
+		if i >= half || last[e.task] == i {
 			kept = append(kept, e)
 		}
 	}
@@ -106,14 +132,14 @@ func (l *eventLog) coalesce() {
 }
 
 // after returns the events behind seq and a channel closed when more come.
-func (l *eventLog) after(seq uint64) ([]task.Event, <-chan struct{}) {
+func (l *eventLog) after(seq uint64) ([]loggedEvent, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := 0
-	for i < len(l.pending) && l.pending[i].Seq <= seq {
+	for i < len(l.pending) && l.pending[i].seq <= seq {
 		i++
 	}
-	return append([]task.Event(nil), l.pending[i:]...), l.changed
+	return append([]loggedEvent(nil), l.pending[i:]...), l.changed
 }
 
 // ack forgets the events up to seq.
@@ -132,7 +158,7 @@ func (l *eventLog) ack(seq uint64) error {
 
 func (l *eventLog) forget(seq uint64) {
 	i := 0
-	for i < len(l.pending) && l.pending[i].Seq <= seq {
+	for i < len(l.pending) && l.pending[i].seq <= seq {
 		i++
 	}
 	l.pending = l.pending[i:]
@@ -146,7 +172,16 @@ func (l *eventLog) append(line eventLine) error {
 	if err != nil {
 		return err
 	}
-	n, err := l.f.Write(append(b, '\n'))
+	return l.write(b)
+}
+
+// appendEvent appends what json.Marshal makes of an eventLine, without encoding the event again.
+func (l *eventLog) appendEvent(e loggedEvent) error {
+	return l.write(append(append([]byte(`{"event":`), e.json...), '}'))
+}
+
+func (l *eventLog) write(line []byte) error {
+	n, err := l.f.Write(append(line, '\n'))
 	l.size += int64(n)
 	return err
 }
@@ -164,7 +199,7 @@ func (l *eventLog) rewrite() error {
 	l.f, l.size = f, 0
 	err = l.append(eventLine{Seq: l.seq})
 	for i := range l.pending {
-		err = errors.Join(err, l.append(eventLine{Event: &l.pending[i]}))
+		err = errors.Join(err, l.appendEvent(l.pending[i]))
 	}
 	return errors.Join(err, os.Rename(tmp, l.path))
 }

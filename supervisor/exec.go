@@ -308,7 +308,7 @@ func (e *execEntry) ended() {
 	t.mu.Unlock()
 	t.s.emit(ev)
 	io.close()
-	t.s.keep.drop(execSetName(t.id, e.id)) // after all that somebody waits for
+	t.s.keep.dropLater(execSetName(t.id, e.id))
 }
 
 // rememberLocked keeps the last finished execs and forgets those before.

@@ -22,9 +22,10 @@ type keeperLink struct {
 	s      *Supervisor
 	exited *exitTable
 
-	mu  sync.Mutex
-	c   *fdstore.Client
-	end bool // the keeper's death is expected
+	mu   sync.Mutex
+	c    *fdstore.Client
+	end  bool     // the keeper's death is expected
+	late []string // sets that dropLater will drop
 }
 
 // keeperPatience is how long a new keeper may take before another is tried.
@@ -139,6 +140,30 @@ func (k *keeperLink) drop(name string) {
 		if err := c.Drop(name); err != nil {
 			k.s.log.Debug("cannot drop descriptors", "set", name, "err", err)
 		}
+	}
+}
+
+// dropPause is how long sets of no use are collected before they are dropped.
+const dropPause = 20 * time.Millisecond
+
+// dropLater drops a set of no use a little later, together with others.
+func (k *keeperLink) dropLater(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.late) == 0 {
+		time.AfterFunc(dropPause, k.dropNow)
+	}
+	k.late = append(k.late, name)
+}
+
+// dropNow drops what dropLater has collected.
+func (k *keeperLink) dropNow() {
+	k.mu.Lock()
+	late := k.late
+	k.late = nil
+	k.mu.Unlock()
+	for _, name := range late {
+		k.drop(name)
 	}
 }
 

@@ -126,15 +126,11 @@ func (c *conn) streamEvents(after uint64) {
 	for {
 		events, changed := c.s.events.after(after)
 		for i := range events {
-			b, err := json.Marshal(&events[i])
-			if err == nil {
-				err = c.w.Write(wire.Header{Kind: wire.Event}, b)
-			}
-			if err != nil {
+			if err := c.w.Write(wire.Header{Kind: wire.Event}, events[i].json); err != nil {
 				_ = c.w.Close()
 				return
 			}
-			after = events[i].Seq
+			after = events[i].seq
 		}
 		select {
 		case <-changed:

@@ -93,6 +93,7 @@ func (s *Supervisor) freeze(except *conn) (err error) {
 			return err
 		}
 	}
+	s.keep.dropNow()
 	names, err := s.leaveClients()
 	if err != nil {
 		return err

@@ -59,8 +59,9 @@ type State struct {
 // Registry has the execs of all containers. They are not persisted: what runs is
 // learned again from the supervisor.
 type Registry struct {
-	mu  sync.Mutex
-	all map[string]*Exec
+	mu    sync.Mutex
+	all   map[string]*Exec
+	ended []*Exec // in the order in which they ended
 }
 
 // Add takes an exec up, and forgets those that ended long ago.
@@ -70,11 +71,9 @@ func (x *Registry) Add(ex *Exec) {
 	if x.all == nil {
 		x.all = map[string]*Exec{}
 	}
-	now := time.Now()
-	for id, old := range x.all {
-		if old.ended && now.Sub(old.endedAt) > keepExec {
-			delete(x.all, id)
-		}
+	for len(x.ended) > 0 && time.Since(x.ended[0].endedAt) > keepExec {
+		delete(x.all, x.ended[0].ID)
+		x.ended = x.ended[1:]
 	}
 	x.all[ex.ID] = ex
 }
@@ -140,6 +139,7 @@ func (x *Registry) finishLocked(ex *Exec, code int) bool {
 	ex.ended, ex.endedAt = true, time.Now()
 	ex.status.Running, ex.status.ExitCode = false, code
 	close(ex.done)
+	x.ended = append(x.ended, ex)
 	return true
 }
 

@@ -112,6 +112,12 @@ func (e *Engine) receive(ctx context.Context, ev task.Event) {
 		e.ack(ctx, ev.Seq)
 		return
 	}
+	if ev.Kind == task.EventExecDied && !u.isReading() {
+		// Nothing of the container changes: nobody has to own it.
+		e.apply(ctx, u, ev)
+		e.ack(ctx, ev.Seq)
+		return
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.handle.mail = append(u.handle.mail, ev)
@@ -120,6 +126,13 @@ func (e *Engine) receive(ctx context.Context, ev task.Event) {
 	}
 	u.handle.reading = true
 	e.reaper.now(func() { e.read(context.WithoutCancel(ctx), u) })
+}
+
+// isReading tells whether news of the container waits to be applied.
+func (u *unit) isReading() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.handle.reading
 }
 
 // read applies the events of one container until there are none.
@@ -177,12 +190,29 @@ func (e *Engine) apply(ctx context.Context, u *unit, ev task.Event) (remove bool
 	return false
 }
 
+// ackPause is how long acknowledgements are collected: the supervisor is in no
+// hurry to forget, and what comes twice changes nothing.
+const ackPause = 50 * time.Millisecond
+
+// ack acknowledges an event, with those that end soon after.
 func (e *Engine) ack(ctx context.Context, seq uint64) {
-	if upto, ok := e.acks.end(seq); ok {
-		if err := e.o.Tasks.Ack(ctx, upto); err != nil && ctx.Err() == nil {
+	if !e.acks.end(seq) {
+		return
+	}
+	e.reaper.now(func() {
+		t := time.NewTimer(ackPause)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-e.run.Done():
+		}
+		actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshPatience)
+		defer cancel()
+		upto := e.acks.take()
+		if err := e.o.Tasks.Ack(actx, upto); err != nil {
 			e.log.Debug("acknowledge events", "seq", upto, "err", err)
 		}
-	}
+	})
 }
 
 // acks turns effects that end in any order into acknowledgements in order.
@@ -191,6 +221,7 @@ type acks struct {
 	open  map[uint64]bool
 	last  uint64 // highest begun
 	acked uint64
+	due   bool // somebody is about to take
 }
 
 func (a *acks) begin(seq uint64) {
@@ -203,18 +234,32 @@ func (a *acks) begin(seq uint64) {
 	a.last = max(a.last, seq)
 }
 
-// end returns the number up to which everything is done, if it grew.
-func (a *acks) end(seq uint64) (uint64, bool) {
+// end notes that everything of an event is done. It reports whether somebody has
+// to take and acknowledge: more is done than was taken, and nobody else does it.
+func (a *acks) end(seq uint64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.open, seq)
+	if a.due || a.done() <= a.acked {
+		return false
+	}
+	a.due = true
+	return true
+}
+
+// take returns the number up to which everything is done.
+func (a *acks) take() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.due, a.acked = false, a.done()
+	return a.acked
+}
+
+// done is called with mu held.
+func (a *acks) done() uint64 {
 	upto := a.last
 	for s := range a.open {
 		upto = min(upto, s-1)
 	}
-	if upto <= a.acked {
-		return 0, false
-	}
-	a.acked = upto
-	return upto, true
+	return upto
 }

@@ -49,7 +49,7 @@ type Client struct {
 	epoch    uint64
 	keeper   int
 	pending  map[uint64]chan *wire.Frame
-	events   chan task.Event
+	events   *eventQueue // nil until Events
 	lost     chan struct{}
 	err      error
 	profiles profileCache
@@ -112,9 +112,6 @@ func (c *Client) read() {
 	_ = c.w.Close()
 	c.mu.Lock()
 	c.err = fmt.Errorf("connection to the supervisor is lost: %w: %w", err, errdefs.ErrUnavailable)
-	if c.events != nil {
-		close(c.events)
-	}
 	close(c.lost)
 	c.mu.Unlock()
 }
@@ -127,10 +124,10 @@ func (c *Client) deliver(f *wire.Frame) {
 		return
 	}
 	c.mu.Lock()
-	ch := c.events
+	q := c.events
 	c.mu.Unlock()
-	if ch != nil {
-		ch <- e
+	if q != nil {
+		q.put(e)
 	}
 }
 

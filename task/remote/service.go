@@ -185,46 +185,21 @@ func (c *Client) Delete(ctx context.Context, id string, force bool) error {
 }
 
 // Events implements task.Service. The channel is closed when the connection is
-// lost or the context ends. It is to be read: answers wait behind events.
+// lost or the context ends.
 func (c *Client) Events(ctx context.Context) (<-chan task.Event, error) {
-	in := make(chan task.Event, 64)
+	q := newEventQueue()
 	c.mu.Lock()
 	if c.events != nil || c.err != nil {
 		defer c.mu.Unlock()
 		return nil, errors.Join(c.err, errors.New("events are being read already or cannot be"))
 	}
-	c.events = in
+	c.events = q
 	c.mu.Unlock()
 	if err := c.do(ctx, wire.OpEvents, wire.Target{}, nil); err != nil {
 		return nil, err
 	}
-	out := make(chan task.Event)
-	go func() {
-		defer close(out)
-		var queue []task.Event // however slow the reader is, answers are not held up
-		for {
-			var send chan task.Event
-			var first task.Event
-			if len(queue) > 0 {
-				send, first = out, queue[0]
-			}
-			select {
-			case e, ok := <-in:
-				if !ok {
-					return
-				}
-				queue = append(queue, e)
-			case send <- first:
-				queue = queue[1:]
-			case <-ctx.Done():
-				go func() { // the connection goes on
-					for range in {
-					}
-				}()
-				return
-			}
-		}
-	}()
+	out := q.out
+	go q.serve(ctx, c.lost)
 	return out, nil
 }
 
