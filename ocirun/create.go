@@ -77,7 +77,7 @@ func (r *Runtime) createOnce(ctx context.Context, req *CreateRequest) (*Containe
 	if err != nil {
 		derr := r.cgroups.Delete(context.WithoutCancel(ctx), path)
 		if req.SystemdCgroup && p.unitStarted {
-			derr = errors.Join(StopUnit(req.ID, req.Spec), derr)
+			derr = errors.Join(StopUnit(path), derr)
 		}
 		return nil, errors.Join(err, derr, UnmountForeign(req.Spec, req.Bundle, before))
 	}

@@ -1,6 +1,8 @@
 package ocirun
 
 import (
+	"path"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/wherry-engine/wherry/ocirun/cgroup"
@@ -27,20 +29,10 @@ func (r *Runtime) properties(res *specs.LinuxResources) []systemd.Property {
 
 // UpdateUnit tells systemd of changed limits of a container of the systemd
 // driver; Update must follow.
-func (r *Runtime) UpdateUnit(id string, spec *specs.Spec, res *specs.LinuxResources) error {
-	unit, err := systemd.Parse(spec.Linux.CgroupsPath, id)
-	if err != nil {
-		return err
-	}
-	return unit.Set(r.properties(res))
+func (r *Runtime) UpdateUnit(cgroup string, res *specs.LinuxResources) error {
+	return systemd.Set(path.Base(cgroup), r.properties(res))
 }
 
 // StopUnit ends the scope of a container of the systemd driver. It is not an
 // error if it is gone.
-func StopUnit(id string, spec *specs.Spec) error {
-	unit, err := systemd.Parse(spec.Linux.CgroupsPath, id)
-	if err != nil {
-		return err
-	}
-	return unit.Stop()
-}
+func StopUnit(cgroup string) error { return systemd.Stop(path.Base(cgroup)) }

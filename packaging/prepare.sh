@@ -12,7 +12,7 @@ tools=$cache/tools
 
 # program=package pairs; a program found in PATH needs no package.
 fixtures="busybox=busybox-static debootstrap=debootstrap zstd=zstd mount=mount"
-tests="$fixtures ip=iproute2 curl=curl jq=jq script=bsdutils socat=socat nsenter=util-linux mkfs.ext4=e2fsprogs losetup=mount ps=procps openssl=openssl nft=nftables shellcheck=shellcheck podman=podman crun=crun dmsetup=dmsetup"
+tests="$fixtures ip=iproute2 curl=curl jq=jq script=bsdutils socat=socat nsenter=util-linux mkfs.ext4=e2fsprogs losetup=mount ps=procps openssl=openssl nft=nftables shellcheck=shellcheck podman=podman crun=crun dmsetup=dmsetup systemctl=systemd dbus-daemon=dbus-daemon"
 unpacked="docker=docker.io docker-registry=docker-registry dockerd=docker.io containerd=containerd runc=runc"
 
 case $what in

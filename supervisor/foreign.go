@@ -31,9 +31,12 @@ type foreign struct {
 // keeper removes it at the end.
 const foreignDir = "foreign"
 
-// runtimeFor is the runtime that a start request names.
-func (s *Supervisor) runtimeFor(id string, r *task.Runtime) runtime {
-	if r == nil {
+// runtimeFor is the runtime that a start request asks for.
+func (s *Supervisor) runtimeFor(id string, r *task.Runtime, systemd bool) runtime {
+	switch {
+	case r == nil && systemd:
+		return scoped{s.rt}
+	case r == nil:
 		return s.rt
 	}
 	return &foreign{runtime: s.rt, roots: s.roots, c: ociexec.Container{

@@ -43,6 +43,7 @@ type statusFile struct {
 	HasRoot      bool               `json:"hasRoot,omitempty"`
 	StdinClosed  bool               `json:"stdinClosed,omitempty"`
 	Runtime      *task.Runtime      `json:"runtime,omitempty"`
+	Systemd      bool               `json:"systemd,omitempty"` // its cgroup is a scope
 }
 
 func openJournal(execRoot string) (*journal, error) {

@@ -116,7 +116,7 @@ func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string
 		}
 		return s.forgetUnborn(ctx, id)
 	}
-	t := newEntry(s, id, st.Runtime)
+	t := newEntry(s, id, st.Runtime, st.Systemd)
 	t.st, t.start, t.policy, t.stdio = st.Status, st.Start, st.Restart, st.Stdio
 	t.backoff = msec(st.BackoffMS)
 	t.dies, t.shared, t.noStdin, t.stopping = st.DieWithOwner, st.SharedPid, st.StdinClosed, st.Status.Stopped
@@ -148,7 +148,7 @@ func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string
 func (s *Supervisor) forgetUnborn(ctx context.Context, id string) error {
 	req, err := s.journal.loadRequest(id, s.seccomp.decode)
 	if err == nil {
-		cgroup, rt := cgroupOf(req), s.runtimeFor(id, req.Runtime)
+		cgroup, rt := cgroupOf(req), s.runtimeFor(id, req.Runtime, req.SystemdDriver)
 		if err := rt.KillAll(cgroup, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
 			s.log.Warn("cannot kill what is left of a start", "task", id, "err", err)
 		}
@@ -285,7 +285,7 @@ func (s *Supervisor) recoverWait(set *fdstore.Set) {
 func (s *Supervisor) cleanLeftover(ctx context.Context, id string) {
 	st, err := s.journal.loadStatus(id)
 	if err == nil && st.Status.Cgroup != "" {
-		if err := s.runtimeFor(id, st.Runtime).DeleteCgroup(ctx, st.Status.Cgroup); err != nil {
+		if err := s.runtimeFor(id, st.Runtime, st.Systemd).DeleteCgroup(ctx, st.Status.Cgroup); err != nil {
 			s.log.Warn("cannot remove a cgroup", "task", id, "err", err)
 		}
 	}

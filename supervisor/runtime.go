@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 
@@ -26,6 +27,8 @@ type runtime interface {
 	Pause(ctx context.Context, cgroup string) error
 	Resume(ctx context.Context, cgroup string) error
 	Update(ctx context.Context, cgroup string, res *specs.LinuxResources) error
+	// UpdateUnit tells systemd of what Update is about to change.
+	UpdateUnit(cgroup string, res *specs.LinuxResources) error
 	OOMKills(cgroup string) (uint64, error)
 	// DeleteCgroup removes what is left of a container that has ended.
 	DeleteCgroup(ctx context.Context, cgroup string) error
@@ -73,4 +76,20 @@ func (b builtin) OpenRoot(ctx context.Context, r task.Root) (*os.File, error) {
 	return b.Runtime.OpenRoot(ctx, ocirun.Root{
 		Layers: r.Layers, Upper: r.Upper, Work: r.Work, Bind: r.Bind, Options: r.Options, ReadOnly: r.ReadOnly,
 	})
+}
+
+// scoped runs tasks of the systemd cgroup driver. systemd writes the limits it
+// knows anew at times, and does not notice the end of a cgroup that is removed
+// at once: it is told of both.
+type scoped struct{ runtime }
+
+func (s scoped) Update(ctx context.Context, cgroup string, res *specs.LinuxResources) error {
+	if err := s.UpdateUnit(cgroup, res); err != nil {
+		return err
+	}
+	return s.runtime.Update(ctx, cgroup, res)
+}
+
+func (s scoped) DeleteCgroup(ctx context.Context, cgroup string) error {
+	return errors.Join(ocirun.StopUnit(cgroup), s.runtime.DeleteCgroup(ctx, cgroup))
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -38,7 +37,7 @@ func (c *conn) start(ctx context.Context, f *wire.Frame) (task.Status, error) {
 	if err != nil {
 		return task.Status{}, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	t, err := c.s.reserve(req.ID, req.Runtime)
+	t, err := c.s.reserve(req.ID, req.Runtime, req.SystemdDriver)
 	if err != nil {
 		return task.Status{}, err
 	}
@@ -103,7 +102,7 @@ func startError(err error) error {
 
 // reserve makes the entry of a task about to start, which nobody else starts.
 // The caller holds its op lock.
-func (s *Supervisor) reserve(id string, how *task.Runtime) (*taskEntry, error) {
+func (s *Supervisor) reserve(id string, how *task.Runtime, systemd bool) (*taskEntry, error) {
 	s.mu.Lock()
 	old := s.tasks[id]
 	s.mu.Unlock()
@@ -118,7 +117,7 @@ func (s *Supervisor) reserve(id string, how *task.Runtime) (*taskEntry, error) {
 	if lag != nil {
 		<-lag // the next life uses the same names
 	}
-	t := newEntry(s, id, how)
+	t := newEntry(s, id, how, systemd)
 	t.op.Lock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -327,11 +326,7 @@ func cgroupsPath(req *task.StartRequest) string {
 	case !req.SystemdDriver:
 		return path.Join("/", req.CgroupParent, req.ID)
 	}
-	slice := req.CgroupParent
-	if !strings.HasSuffix(slice, ".slice") {
-		slice = "" // that of the driver
-	}
-	return slice + ":wherry:" + req.ID
+	return req.CgroupParent + ":wherry:" + req.ID
 }
 
 // cgroupOf names the task's cgroup. One that cannot be is refused by the runtime.

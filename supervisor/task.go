@@ -22,10 +22,11 @@ import (
 type taskEntry struct {
 	s  *Supervisor
 	id string
-	// rt runs it, and how is what the start request says of that: nil for the
-	// built-in runtime.
-	rt  runtime
-	how *task.Runtime
+	// rt runs it, and how and systemd are what the start request says of that:
+	// nil for the built-in runtime, and whether systemd makes the cgroup.
+	rt      runtime
+	how     *task.Runtime
+	systemd bool
 
 	op sync.Mutex
 	// gate is passed by execs being started and closed while the task is being
@@ -58,8 +59,11 @@ type taskEntry struct {
 	stopping bool          // Stop was called, be it before the process ran
 }
 
-func newEntry(s *Supervisor, id string, how *task.Runtime) *taskEntry {
-	return &taskEntry{s: s, id: id, rt: s.runtimeFor(id, how), how: how, st: task.Status{ID: id}, pidfd: -1, netns: -1, exited: make(chan struct{})}
+func newEntry(s *Supervisor, id string, how *task.Runtime, systemd bool) *taskEntry {
+	return &taskEntry{
+		s: s, id: id, rt: s.runtimeFor(id, how, systemd), how: how, systemd: systemd,
+		st: task.Status{ID: id}, pidfd: -1, netns: -1, exited: make(chan struct{}),
+	}
 }
 
 // snapshot returns the task's status and its execs'.
@@ -93,7 +97,7 @@ func (t *taskEntry) active() bool { return t.running() || t.st.State == task.Res
 func (t *taskEntry) saveLocked() {
 	st := &statusFile{
 		Status: t.statusLocked(), Start: t.start, Restart: t.policy, Stdio: t.stdio, BackoffMS: t.backoff.Milliseconds(),
-		DieWithOwner: t.dies, SharedPid: t.shared, HasRoot: t.hasRoot, StdinClosed: t.noStdin, Runtime: t.how,
+		DieWithOwner: t.dies, SharedPid: t.shared, HasRoot: t.hasRoot, StdinClosed: t.noStdin, Runtime: t.how, Systemd: t.systemd,
 	}
 	if err := t.s.journal.saveStatus(st); err != nil {
 		t.s.log.Error("cannot journal a task's status", "task", t.id, "err", err)

@@ -20,6 +20,7 @@ package task
 import (
 	"context"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -141,8 +142,9 @@ type StartRequest struct {
 	Init bool `json:"init,omitempty"`
 	// KillWithOwner: the task dies when the daemon connection that started it ends (build steps).
 	DieWithOwner bool `json:"dieWithOwner,omitempty"`
-	// CgroupsPath overrides Spec.Linux.CgroupsPath semantics when the engine
-	// wants pooled cgroups; empty lets the supervisor choose below CgroupParent.
+	// CgroupParent is where the task's cgroup is made, unless
+	// Spec.Linux.CgroupsPath says where. With SystemdDriver systemd makes it, as
+	// a scope, and the parent is a slice.
 	CgroupParent  string `json:"cgroupParent,omitempty"`
 	SystemdDriver bool   `json:"systemdDriver,omitempty"`
 	// Runtime is nil for the built-in runtime.
@@ -152,6 +154,21 @@ type StartRequest struct {
 	JoinIPC string `json:"joinIpc,omitempty"`
 	JoinUTS string `json:"joinUts,omitempty"`
 	JoinNet string `json:"joinNet,omitempty"`
+}
+
+// DefaultCgroupParent is where tasks go unless the user says where.
+func DefaultCgroupParent(systemd bool) string {
+	if systemd {
+		return "system.slice"
+	}
+	return "/wherry"
+}
+
+// IsSlice tells whether a cgroup parent is one that systemd takes: the name of a
+// slice, such as foo.slice, and no path.
+func IsSlice(parent string) bool {
+	name, ok := strings.CutSuffix(parent, ".slice")
+	return ok && name != "" && !strings.ContainsAny(name, "/:")
 }
 
 // Runtime is another OCI runtime, as the daemon's configuration names it:

@@ -22,7 +22,7 @@ func (e *engine) newBuilder(tasks func() task.Service, sandboxes network.Sandbox
 	opts := build.Options{
 		Root: filepath.Join(e.cfg.Load().DataRoot, "buildkit"), Store: e.images,
 		Tasks: tasks, Sandboxes: sandboxes, CgroupParent: cgroupParent,
-		SystemdCgroup: systemdCgroup(e.cfg.Load()), Logger: e.log,
+		SystemdCgroup: e.cfg.Load().SystemdCgroup(), Logger: e.log,
 	}
 	if apparmor.Supported() {
 		opts.AppArmor = func() (string, error) { return apparmor.Default, apparmor.Ensure() }

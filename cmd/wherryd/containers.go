@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -156,7 +155,7 @@ func (e *engine) containerDefaults(cfg *config.Config) (defaults.Containers, err
 	c := &cfg.Containers
 	d := defaults.Containers{
 		LogDriver: c.LogDriver, LogOptions: c.LogOpts, Ulimits: c.Ulimits,
-		CgroupParent: c.CgroupParent, SystemdCgroup: systemdCgroup(cfg),
+		CgroupParent: c.CgroupParent, SystemdCgroup: cfg.SystemdCgroup(),
 		CgroupnsMode: apicontainer.CgroupnsMode(c.CgroupNSMode), IpcMode: apicontainer.IpcMode(c.IPCMode),
 		ShmSize: c.ShmSize, Init: c.Init, Runtimes: map[string]*task.Runtime{}, DefaultRuntime: cfg.DefaultRun,
 		DNS: cfg.Network.DNS, DNSSearch: cfg.Network.DNSSearch, DNSOptions: cfg.Network.DNSOpts,
@@ -183,16 +182,6 @@ func (e *engine) containerDefaults(cfg *config.Config) (defaults.Containers, err
 		d.Seccomp = string(profile)
 	}
 	return d, nil
-}
-
-// systemdCgroup reads exec-opts, which config has checked.
-func systemdCgroup(cfg *config.Config) bool {
-	for _, o := range cfg.ExecOpts {
-		if _, v, _ := strings.Cut(o, "="); v == "systemd" {
-			return true
-		}
-	}
-	return false
 }
 
 // imageUsers tells the image endpoints which containers need images.

@@ -1,24 +1,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/wherry-engine/wherry/task"
 )
 
-const (
-	cgroupRoot = "/sys/fs/cgroup"
-	// cgroupParent is where containers go without --cgroup-parent.
-	cgroupParent = "/wherry"
-)
+const cgroupRoot = "/sys/fs/cgroup"
 
 // cgroupParent is the parent of the control groups of containers and build steps.
 func (e *engine) cgroupParent() string {
-	if p := e.cfg.Load().Containers.CgroupParent; p != "" {
-		return p
-	}
-	return cgroupParent
+	cfg := e.cfg.Load()
+	return cmp.Or(cfg.Containers.CgroupParent, task.DefaultCgroupParent(cfg.SystemdCgroup()))
 }
 
 // leaveNothing takes away what is empty once nothing runs: directories of the
@@ -32,7 +29,7 @@ func (e *engine) leaveNothing(context.Context) error {
 		_ = os.Remove(dir) // it stays if anything is in it
 	}
 	parent := e.cgroupParent()
-	if systemdCgroup(cfg) || strings.HasSuffix(parent, ".slice") {
+	if strings.HasSuffix(parent, ".slice") {
 		return nil // systemd's to keep
 	}
 	removeGroups(cgroupRoot, filepath.Clean("/"+parent))

@@ -188,7 +188,7 @@ func (e *engine) wireInfo() {
 		ID: e.id, Version: version.Version, Commit: version.Commit, BuildTime: version.BuildTime,
 		APIVersion: api.CurrentVersion, MinAPIVersion: e.minAPIVersion(),
 		Config: e.cfg.Load, RuntimePath: runtimeProgram(),
-		SystemdCgroup: systemdCgroup(e.cfg.Load()),
+		SystemdCgroup: e.cfg.Load().SystemdCgroup(),
 		Containers:    e.countContainers,
 		Storage:       func() (string, [][2]string) { return e.layers.Name(), e.layers.Status() },
 		Listeners:     e.bus.Listeners,

@@ -68,6 +68,7 @@ func TestRefusals(t *testing.T) {
 		"storage driver":       {file: `{"storage-driver":"zfs"}`, want: `"zfs" is not supported`},
 		"storage options":      {file: `{"storage-opts":["size=1G"]}`, want: "storage-opts is not supported"},
 		"exec option":          {file: `{"exec-opts":["foo=bar"]}`, want: `"foo=bar" is not supported`},
+		"parent no slice":      {file: `{"exec-opts":["native.cgroupdriver=systemd"],"cgroup-parent":"/foo"}`, want: `"/foo": with the systemd cgroup driver`},
 		"pool size":            {file: `{"default-address-pools":[{"base":"10.0.0.0/8","size":33}]}`, want: "size 33"},
 		"buildkit off":         {file: `{"features":{"buildkit":false}}`, want: "buildkit cannot be disabled"},
 		"seccomp profile":      {file: `{"seccomp-profile":"/nonexistent"}`, want: "opening seccomp profile failed"},

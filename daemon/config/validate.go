@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/wherry-engine/wherry/logs"
+	"github.com/wherry-engine/wherry/task"
 )
 
 // finish derives what depends on several options and validates the whole.
@@ -118,7 +119,15 @@ func checkRuntimes(c *Config) error {
 			return fmt.Errorf("exec-opts: native.cgroupdriver: %q is neither cgroupfs nor systemd", v)
 		}
 	}
+	if p := c.Containers.CgroupParent; p != "" && c.SystemdCgroup() && !task.IsSlice(p) {
+		return fmt.Errorf("cgroup-parent: %q: with the systemd cgroup driver it must be the name of a slice, such as xxx.slice", p)
+	}
 	return nil
+}
+
+// SystemdCgroup tells that the systemd cgroup driver is chosen.
+func (c *Config) SystemdCgroup() bool {
+	return slices.ContainsFunc(c.ExecOpts, func(o string) bool { return strings.HasSuffix(o, "=systemd") })
 }
 
 // IsBuiltinRuntime tells the names under which the engine's own runtime goes.

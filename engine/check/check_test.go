@@ -48,6 +48,7 @@ func TestHostConfig(t *testing.T) {
 		{name: "extra hosts", h: apicontainer.HostConfig{ExtraHosts: []string{"a:1.2.3.4", "b=[::1]", "c:host-gateway", "d:::1"}}},
 		{name: "shm", h: apicontainer.HostConfig{ShmSize: -1}, want: "SHM size can not be less than 0"},
 		{name: "cgroup parent", h: apicontainer.HostConfig{Resources: apicontainer.Resources{CgroupParent: "../../x"}}, want: "invalid cgroup parent"},
+		{name: "slice", h: apicontainer.HostConfig{Resources: apicontainer.Resources{CgroupParent: "a-b.slice"}}},
 		{name: "isolation", h: apicontainer.HostConfig{Isolation: "hyperv"}, want: "invalid isolation"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -104,6 +105,17 @@ func TestSignal(t *testing.T) {
 		got, err := Signal(in)
 		if (err == nil) != (want != 0) || got != want {
 			t.Errorf("%q: %d %v, want %d", in, got, err, want)
+		}
+	}
+}
+
+// TestSlices: with the systemd driver the parent is a slice and no path.
+func TestSlices(t *testing.T) {
+	host := Host{CPUs: 2, Runtimes: map[string]*task.Runtime{"wherry": nil}, LogTypes: []string{"json-file"}, SystemdCgroup: true}
+	for parent, ok := range map[string]bool{"": true, "a.slice": true, "a-b.slice": true, "/a": false, "a": false, ".slice": false, "/a.slice": false, "a.slice:b": false} {
+		err := HostConfig(&apicontainer.HostConfig{Resources: apicontainer.Resources{CgroupParent: parent}}, &apicontainer.Config{}, host)
+		if ok != (err == nil) || !ok && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", parent, err)
 		}
 	}
 }

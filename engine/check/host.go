@@ -16,6 +16,8 @@ type Host struct {
 	CPUs     int
 	Runtimes map[string]*task.Runtime // by name; nil is the built-in one
 	LogTypes []string                 // log drivers that can be used
+	// SystemdCgroup tells that systemd makes the cgroups.
+	SystemdCgroup bool
 }
 
 // HostConfig checks the other half of a request, and how both fit. InvalidArgument,
@@ -24,6 +26,7 @@ func HostConfig(h *apicontainer.HostConfig, c *apicontainer.Config, host Host) e
 	for _, f := range []func() error{
 		func() error { return modes(h, c) },
 		func() error { return Resources(&h.Resources, host.CPUs) },
+		func() error { return cgroupParent(h.CgroupParent, host.SystemdCgroup) },
 		func() error { return RestartPolicy(h.RestartPolicy, h.AutoRemove) },
 		func() error { return ExtraHosts(h.ExtraHosts) },
 		func() error { return security(h) },

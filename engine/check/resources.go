@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	apicontainer "github.com/moby/moby/api/types/container"
+
+	"github.com/wherry-engine/wherry/task"
 )
 
 const minMemory = 6 << 20 // bytes
@@ -22,8 +24,15 @@ func Resources(r *apicontainer.Resources, cpus int) error {
 			return err
 		}
 	}
-	if strings.ContainsAny(r.CgroupParent, "\x00\n") || strings.Contains(r.CgroupParent, "..") {
-		return invalid("invalid cgroup parent: %q", r.CgroupParent)
+	return nil
+}
+
+func cgroupParent(parent string, systemd bool) error {
+	switch {
+	case strings.ContainsAny(parent, "\x00\n") || strings.Contains(parent, ".."):
+		return invalid("invalid cgroup parent: %q", parent)
+	case parent != "" && systemd && !task.IsSlice(parent):
+		return invalid("invalid cgroup parent: %q: with the systemd cgroup driver it must be the name of a slice, such as xxx.slice", parent)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ type Containers struct {
 	LogOptions      map[string]string
 	LogTypes        []string // usable drivers; default json-file, local
 	Ulimits         map[string]*units.Ulimit
-	CgroupParent    string // default /wherry
+	CgroupParent    string // default /wherry, or system.slice with SystemdCgroup
 	SystemdCgroup   bool
 	CgroupnsMode    apicontainer.CgroupnsMode // default: private on v2, host on v1
 	IpcMode         apicontainer.IpcMode      // default private
@@ -51,7 +51,7 @@ func (d *Containers) Fill() {
 		d.LogTypes = []string{"json-file", "local"}
 	}
 	if d.CgroupParent == "" {
-		d.CgroupParent = "/wherry"
+		d.CgroupParent = task.DefaultCgroupParent(d.SystemdCgroup)
 	}
 	if d.IpcMode == "" {
 		d.IpcMode = apicontainer.IPCModePrivate
@@ -72,5 +72,5 @@ func (d *Containers) Fill() {
 
 // Host is what a request is checked against.
 func (d *Containers) Host() check.Host {
-	return check.Host{CPUs: runtime.NumCPU(), Runtimes: d.Runtimes, LogTypes: d.LogTypes}
+	return check.Host{CPUs: runtime.NumCPU(), Runtimes: d.Runtimes, LogTypes: d.LogTypes, SystemdCgroup: d.SystemdCgroup}
 }

@@ -145,7 +145,7 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 		err = errors.Join(err, unix.Kill(c.Pid, unix.SIGKILL))
 		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
 		if g.systemdCgroup {
-			err = errors.Join(err, ocirun.StopUnit(id, s))
+			err = errors.Join(err, ocirun.StopUnit(c.Cgroup))
 		}
 		return nil, nil, errors.Join(err, rt.DeleteCgroup(ctx, c.Cgroup), ocirun.DeleteRdt(id, s), ocirun.UnmountForeign(s, bundle, c.MountsBefore))
 	}

@@ -53,7 +53,7 @@ func (g *globals) remove(ctx context.Context, rt *ocirun.Runtime, r *record, for
 		}
 	}
 	if r.Systemd {
-		if err := ocirun.StopUnit(r.ID, r.Spec); err != nil {
+		if err := ocirun.StopUnit(r.Cgroup); err != nil {
 			return err
 		}
 	}

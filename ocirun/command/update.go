@@ -75,7 +75,7 @@ func update(ctx context.Context, g *globals, args []string) error {
 		}
 	}
 	if r.Systemd {
-		if err := rt.UpdateUnit(id, r.Spec, &res); err != nil {
+		if err := rt.UpdateUnit(r.Cgroup, &res); err != nil {
 			return err
 		}
 	}

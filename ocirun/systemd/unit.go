@@ -111,7 +111,7 @@ func (u Unit) start(b *bus, properties []Property) error {
 }
 
 // Set changes properties of a running unit.
-func (u Unit) Set(properties []Property) error {
+func Set(unit string, properties []Property) error {
 	if len(properties) == 0 {
 		return nil
 	}
@@ -120,20 +120,20 @@ func (u Unit) Set(properties []Property) error {
 		return err
 	}
 	defer b.close()
-	if _, err := b.manager("SetUnitProperties", u.Name, true, properties); err != nil {
-		return fmt.Errorf("change unit %s: %w", u.Name, err)
+	if _, err := b.manager("SetUnitProperties", unit, true, properties); err != nil {
+		return fmt.Errorf("change unit %s: %w", unit, err)
 	}
 	return nil
 }
 
-// Stop ends the unit and forgets it. It is not an error if it is gone.
-func (u Unit) Stop() error {
+// Stop ends a unit and forgets it. It is not an error if it is gone.
+func Stop(unit string) error {
 	b, err := connect()
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	body, err := b.manager("StopUnit", u.Name, "replace")
+	body, err := b.manager("StopUnit", unit, "replace")
 	if err == nil {
 		var job string
 		if job, err = body.text(); err == nil {
@@ -144,10 +144,10 @@ func (u Unit) Stop() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("stop unit %s: %w", u.Name, err)
+		return fmt.Errorf("stop unit %s: %w", unit, err)
 	}
-	if _, err := b.manager("ResetFailedUnit", u.Name); err != nil && !gone(err) {
-		return fmt.Errorf("forget unit %s: %w", u.Name, err)
+	if _, err := b.manager("ResetFailedUnit", unit); err != nil && !gone(err) {
+		return fmt.Errorf("forget unit %s: %w", unit, err)
 	}
 	return nil
 }
