@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,17 +37,17 @@ func TestProbe(t *testing.T) {
 
 func TestStartPeriodAndTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
+		var n atomic.Int32
 		p := Start(t.Context(), apicontainer.HealthConfig{
 			Interval: time.Minute, StartPeriod: 10 * time.Second, StartInterval: time.Second, Timeout: 500 * time.Millisecond, Retries: 1,
 		}, time.Now(), func(ctx context.Context) (int, string, error) {
-			n++
+			n.Add(1)
 			<-ctx.Done()
 			return 0, "", ctx.Err()
 		}, func(apicontainer.HealthStatus) {})
 		time.Sleep(9 * time.Second)
-		if s, _ := p.Status(); s != apicontainer.Starting || n < 5 {
-			t.Errorf("in the start period: %s after %d checks", s, n)
+		if s, _ := p.Status(); s != apicontainer.Starting || n.Load() < 5 {
+			t.Errorf("in the start period: %s after %d checks", s, n.Load())
 		}
 		time.Sleep(2 * time.Minute)
 		if s, streak := p.Status(); s != apicontainer.Unhealthy || streak == 0 {
