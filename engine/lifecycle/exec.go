@@ -61,11 +61,11 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req container.ExecSta
 	if err := executable(u, string(u.id)); err != nil {
 		return err
 	}
-	if err := e.execs.Begin(ex); err != nil {
-		return err
-	}
 	treq, err := e.execMessage(u, ex)
 	if err != nil {
+		return err
+	}
+	if err := e.execs.Begin(ex); err != nil {
 		return err
 	}
 	if size := req.ConsoleSize; size != nil {
@@ -107,6 +107,7 @@ func (e *Engine) refreshOwned(ctx context.Context, u *unit) {
 func (e *Engine) execAttached(ctx context.Context, ex *exec.Exec, treq task.ExecRequest, stream container.Stream) error {
 	f, proxy, err := handoff.Descriptor(stream)
 	if err != nil {
+		e.execs.Finish(ex, launch.CodeFailed)
 		return errors.Join(err, stream.Close())
 	}
 	treq.Attach.Preface, treq.Attach.Buffered = stream.Head, stream.Buffered
