@@ -312,15 +312,23 @@ func socketPair(t testing.TB) (*net.UnixConn, *os.File) {
 	return c.(*net.UnixConn), os.NewFile(uintptr(fds[1]), "server")
 }
 
-// readAll reads to the end of a connection.
+// readAll reads to the end of a connection, on which something has to come from
+// time to time.
 func readAll(t testing.TB, c net.Conn) []byte {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(patience))
 	var b bytes.Buffer
-	if _, err := io.Copy(&b, c); err != nil {
-		t.Fatalf("read: %v after %q", err, b.String())
+	buf := make([]byte, 64<<10)
+	for {
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		n, err := c.Read(buf)
+		b.Write(buf[:n])
+		if errors.Is(err, io.EOF) {
+			return b.Bytes()
+		}
+		if err != nil {
+			t.Fatalf("read: %v after %d bytes that end in %q", err, b.Len(), b.Bytes()[max(0, b.Len()-200):])
+		}
 	}
-	return b.Bytes()
 }
 
 // readUntil reads until the text has come.
