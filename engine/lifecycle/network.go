@@ -96,7 +96,11 @@ func (e *Engine) ConnectNetwork(ctx context.Context, networkRef, ref string, set
 			return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("endpoint with name %s already exists in network %s", s.Name, nw.Name))
 		}
 		if u.up() && netconfig.HasSandbox(s.HostConfig) {
-			if err := e.connectLive(ctx, u, nw.Name, settings); err != nil {
+			err := e.changeLive(ctx, u, func(id network.SandboxID, ns *os.File) error {
+				_, err := e.o.Sandboxes.Connect(ctx, id, ns, network.EndpointRequest{Network: nw.Name, Settings: settings.Copy()})
+				return err
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -139,14 +143,14 @@ func connectable(u *unit, name string) error {
 	return nil
 }
 
-func (e *Engine) connectLive(ctx context.Context, u *unit, name string, settings *apinetwork.EndpointSettings) error {
+// changeLive changes the networks of a container that runs, and its files in /etc with them.
+func (e *Engine) changeLive(ctx context.Context, u *unit, change func(id network.SandboxID, ns *os.File) error) error {
 	ns, err := e.o.Tasks.NetNS(ctx, string(u.id))
 	if err != nil {
 		return fmt.Errorf("find network namespace: %w", err)
 	}
 	defer ns.Close()
-	id := network.SandboxID(u.spec.Load().Sandbox)
-	if _, err := e.o.Sandboxes.Connect(ctx, id, ns, network.EndpointRequest{Network: name, Settings: settings.Copy()}); err != nil {
+	if err := change(network.SandboxID(u.spec.Load().Sandbox), ns); err != nil {
 		return err
 	}
 	return e.rewriteFiles(ctx, u)
@@ -172,7 +176,10 @@ func (e *Engine) DisconnectNetwork(ctx context.Context, networkRef, ref string, 
 			return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("container %s is not connected to network %s", u.id, nw.Name))
 		}
 		if u.up() && netconfig.HasSandbox(s.HostConfig) {
-			if err := e.disconnectLive(ctx, u, nw.Name, force); err != nil {
+			err := e.changeLive(ctx, u, func(id network.SandboxID, ns *os.File) error {
+				return e.o.Sandboxes.Disconnect(ctx, id, ns, nw.Name, force)
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -186,18 +193,6 @@ func (e *Engine) DisconnectNetwork(ctx context.Context, networkRef, ref string, 
 		}
 		return err
 	})
-}
-
-func (e *Engine) disconnectLive(ctx context.Context, u *unit, name string, force bool) error {
-	ns, err := e.o.Tasks.NetNS(ctx, string(u.id))
-	if err != nil {
-		return fmt.Errorf("find network namespace: %w", err)
-	}
-	defer ns.Close()
-	if err := e.o.Sandboxes.Disconnect(ctx, network.SandboxID(u.spec.Load().Sandbox), ns, name, force); err != nil {
-		return err
-	}
-	return e.rewriteFiles(ctx, u)
 }
 
 // opened is a network that was opened for a start.
