@@ -149,15 +149,31 @@ func (h *Host) freeze(path string, frozen bool) error {
 // Frozen tells whether the cgroup's processes are all stopped by Freeze.
 func (h *Host) Frozen(path string) (bool, error) {
 	if h.V2 {
-		b, err := os.ReadFile(filepath.Join(h.Unified().Dir(path), "cgroup.events"))
+		b, err := readShort(filepath.Join(h.Unified().Dir(path), "cgroup.events"))
 		return strings.Contains(string(b), "frozen 1"), err
 	}
 	hi := h.V1("freezer")
 	if hi == nil {
 		return false, nil
 	}
-	b, err := os.ReadFile(filepath.Join(hi.Dir(path), "freezer.state"))
+	b, err := readShort(filepath.Join(hi.Dir(path), "freezer.state"))
 	return strings.TrimSpace(string(b)) == "FROZEN", err
+}
+
+// readShort reads a file of a few bytes. It is on the way of every exec, and
+// os.ReadFile would offer the file to Go's poller.
+func readShort(name string) ([]byte, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 128)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return nil, &os.PathError{Op: "read", Path: name, Err: err}
+	}
+	return b[:n], nil
 }
 
 // Freeze stops every process and waits until all are stopped; on error they run.

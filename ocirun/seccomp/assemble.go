@@ -246,21 +246,63 @@ func merge(spans []span) []span {
 	return out
 }
 
-// search is a binary decision tree over the spans.
+// tree is a binary decision over spans, assembled from its last instruction to
+// its first: all jumps lead forward, so where they lead to is known. Spans with
+// the same code share it as long as it is in reach: the kernel's time to load a
+// filter grows with its length.
+type tree struct {
+	code []bpf.RawInstruction // the last one first
+	at   map[string]int       // where a span's code begins
+}
+
 func search(spans []span) []bpf.RawInstruction {
+	t := &tree{at: map[string]int{}}
+	t.add(spans)
+	slices.Reverse(t.code)
+	return t.code
+}
+
+// add returns where the decision over the spans begins.
+func (t *tree) add(spans []span) int {
 	if len(spans) == 1 {
-		return spans[0].code
+		return t.leaf(spans[0].code)
 	}
 	mid := len(spans) / 2
-	left, right := search(spans[:mid]), search(spans[mid:])
-	pivot := bpf.RawInstruction{Op: opJge, K: spans[mid].from}
-	var out []bpf.RawInstruction
-	if len(left) <= math.MaxUint8 {
-		pivot.Jt = uint8(len(left))
-		out = append(out, pivot)
-	} else { // conditional jumps reach 255 instructions, plain ones any
-		pivot.Jf = 1
-		out = append(out, pivot, bpf.RawInstruction{Op: opJump, K: uint32(len(left))})
+	yes := t.add(spans[mid:])
+	no := t.add(spans[:mid])
+	yes, no = t.near(yes), t.near(no)
+	return t.put(bpf.RawInstruction{Op: opJge, K: spans[mid].from, Jt: uint8(t.distance(yes)), Jf: uint8(t.distance(no))})
+}
+
+func (t *tree) leaf(code []bpf.RawInstruction) int {
+	key := fmt.Sprint(code)
+	if at, ok := t.at[key]; ok && (len(code) > 1 || t.distance(at) < reach) {
+		return at
 	}
-	return append(append(out, left...), right...)
+	for _, i := range slices.Backward(code) {
+		t.put(i)
+	}
+	t.at[key] = len(t.code) - 1
+	return len(t.code) - 1
+}
+
+// reach is less than how far a conditional jump goes, for the instructions that
+// may come between.
+const reach = math.MaxUint8 - 2
+
+// near makes a place reachable for a conditional jump that comes next, or after
+// one more instruction.
+func (t *tree) near(at int) int {
+	if t.distance(at) <= reach {
+		return at
+	}
+	return t.put(bpf.RawInstruction{Op: opJump, K: uint32(t.distance(at))})
+}
+
+// distance is what a jump that comes next skips.
+func (t *tree) distance(at int) int { return len(t.code) - at - 1 }
+
+func (t *tree) put(i bpf.RawInstruction) int {
+	t.code = append(t.code, i)
+	return len(t.code) - 1
 }
