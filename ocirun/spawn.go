@@ -57,7 +57,7 @@ type spawned struct {
 	// forker is the init that makes this one, which tells its pid by itself (see
 	// born); nil if there is none, or no more.
 	forker *spawned
-	cgroup string // in the unified hierarchy, "" if it is not born in one
+	child  childWord // of one that forks
 
 	mu        sync.Mutex // guards what is known when it is born
 	pid       int
@@ -68,6 +68,11 @@ type spawned struct {
 // initEnv keeps the Go runtime of an init from starting what it never needs, and
 // from holding files of the cgroup file system open (containermaxprocs).
 var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,disablethp=1,containermaxprocs=0,gcshrinkstackoff=1"}
+
+// standbyEnv is initEnv for an init that lives on: with a second processor, if only
+// an idle one, the Go runtime does not take the first one away from a thread in
+// a short system call, which would cost it a futex call to get it back.
+var standbyEnv = append([]string{"GOMAXPROCS=2"}, initEnv[1:]...)
 
 // spawn clones an init. Where the child is to be born in namespaces that exist,
 // this happens on a thread of its own, which first moves itself, alone, into
@@ -223,7 +228,11 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 		files = append(files, f.Fd())
 	}
 	files = append(files, uintptr(socket))
-	return &syscall.ProcAttr{Env: initEnv, Files: files, Sys: sys}, func() { unix.Close(cg) }, nil
+	env := initEnv
+	if b.standby {
+		env = standbyEnv
+	}
+	return &syscall.ProcAttr{Env: env, Files: files, Sys: sys}, func() { unix.Close(cg) }, nil
 }
 
 // newTimeNS makes a time namespace for the children of this thread.

@@ -7,10 +7,11 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ type standby struct {
 	mu     sync.Mutex
 	ready  []*spawned // the last one was used last, and its memory is warm
 	all    int        // with those being started and those at work
+	wanted []chan *spawned
 	closed bool
 	used   int // by tests
 	work   sync.WaitGroup
@@ -38,18 +40,38 @@ const keepStandby = 45 * time.Second
 // standbys is how many inits there are at most: more would not work faster.
 func standbys() int { return min(2*runtime.GOMAXPROCS(0), 16) }
 
+// patience is how long one waits for an init if there are as many as may be: to
+// start another one takes more of the processors.
+const patience = 20 * time.Millisecond
+
 // take returns an init that stands by, or nil.
 func (s *standby) take() *spawned {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := len(s.ready) - 1
-	if last < 0 {
+	if last := len(s.ready) - 1; last >= 0 {
+		got := s.ready[last]
+		s.ready = s.ready[:last]
+		s.used++
+		return got
+	}
+	if s.closed || s.all < standbys() {
 		return nil
 	}
-	got := s.ready[last]
-	s.ready = s.ready[:last]
-	s.used++
-	return got
+	got := make(chan *spawned, 1)
+	s.wanted = append(s.wanted, got)
+	s.mu.Unlock()
+	select {
+	case f := <-got:
+		s.mu.Lock()
+		return f
+	case <-time.After(patience):
+	}
+	s.mu.Lock()
+	if i := slices.Index(s.wanted, got); i >= 0 {
+		s.wanted = slices.Delete(s.wanted, i, i+1)
+		return nil
+	}
+	return <-got
 }
 
 // put makes an init ready; false if it is not wanted any more.
@@ -58,6 +80,12 @@ func (s *standby) put(f *spawned) bool {
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
+	}
+	if len(s.wanted) > 0 {
+		s.wanted[0] <- f
+		s.wanted = s.wanted[1:]
+		s.used++
+		return true
 	}
 	s.ready = append(s.ready, f)
 	if s.idle == nil {
@@ -78,7 +106,7 @@ func (r *Runtime) refill() {
 	}
 	s.all++
 	s.work.Go(func() {
-		made, err := r.spawn(&birth{standby: true})
+		made, err := r.spawnForker()
 		if err != nil {
 			r.log.Debug("no init stands by", "err", err)
 			s.forget()
@@ -88,6 +116,21 @@ func (r *Runtime) refill() {
 			s.end(made)
 		}
 	})
+}
+
+func (r *Runtime) spawnForker() (*spawned, error) {
+	word, file, err := newChildWord()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	s, err := r.spawn(&birth{standby: true, extra: []*os.File{file}})
+	if err != nil {
+		word.close()
+		return nil, err
+	}
+	s.child = word
+	return s, nil
 }
 
 func (s *standby) forget() {
@@ -113,6 +156,7 @@ func (s *standby) end(f *spawned) {
 	f.signalKill()
 	f.reap()
 	f.pidfd.Close()
+	f.child.close()
 	s.forget()
 }
 
@@ -153,7 +197,8 @@ func (b *birth) forks() bool {
 	return b.fork && !b.raw() && !b.newTime && len(b.affinity) == 0 && len(b.extra) == 0 && len(b.enter) <= 1
 }
 
-// errForkerDied: the init that was to make another one is gone; nothing was made.
+// errForkerDied: the init that was to make another one is gone, and what it may
+// have made has not begun.
 var errForkerDied = errors.New("the init that stood by died")
 
 // fork has an init that stands by make another one. It returns nil if there is
@@ -206,6 +251,7 @@ func (r *Runtime) forkBy(f *spawned, b *birth) (*spawned, error) {
 		defer unix.Close(cg)
 	}
 	if err == nil {
+		f.child.clear()
 		err = f.conn.Send(wire.KindFork, req, fds...)
 	}
 	runtime.KeepAlive(b)
@@ -213,7 +259,7 @@ func (r *Runtime) forkBy(f *spawned, b *birth) (*spawned, error) {
 		unix.Close(pair[0])
 		return nil, err
 	}
-	return &spawned{conn: wire.Conn{FD: pair[0]}, forker: f, cgroup: b.cgroup}, nil
+	return &spawned{conn: wire.Conn{FD: pair[0]}, forker: f}, nil
 }
 
 // born waits until the init is known, which it is at once if nobody forked it.
@@ -221,7 +267,7 @@ func (s *spawned) born(ctx context.Context) error {
 	if s.forker == nil {
 		return nil
 	}
-	// It cannot be abandoned before, as nobody could reap it.
+	// It cannot be abandoned before: nobody knows it.
 	if err := s.awaitInput(ctx); err != nil {
 		return err
 	}
@@ -299,53 +345,47 @@ func (s *spawned) failed() {
 	}
 }
 
-// bornInVain is how long an init that is of no use may take to make itself known.
+// bornInVain is how long an init that is of no use may take.
 const bornInVain = time.Second
 
-// dropForker ends the init that was to make s, and finds out what it has made.
+// dropForker ends the init that was to make s, and finds out what it has made,
+// which may have had no time, or no leave of a frozen cgroup, to tell.
 func (r *Runtime) dropForker(s *spawned) {
-	r.standby.end(s.forker)
+	f := s.forker
 	s.forker = nil
-	if s.pidfd != nil {
-		return
+	f.signalKill()
+	f.reap()
+	if pid := int(f.child.get()); s.pidfd == nil && pid != 0 {
+		_ = s.know(pid) // it is there until it is reaped
 	}
-	// The first thing it does; it comes to that, except in a frozen cgroup.
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	if s.awaitInput(ended) == nil {
-		if msg, err := s.conn.Receive(); err == nil {
-			_ = s.enroll(msg)
-		}
-		return
-	}
-	if s.cgroup == "" {
-		return
-	}
-	pids, _ := r.cgroups.Pids(s.cgroup)
-	for _, pid := range pids {
-		if r.isInit(pid) && s.know(pid) == nil {
-			return
-		}
-	}
+	r.standby.end(f)
 }
 
-// isInit tells whether a process is an init of ours that has not become the
-// user's program.
-func (r *Runtime) isInit(pid int) bool {
-	dir := "/proc/" + strconv.Itoa(pid)
-	exe, err := os.Readlink(dir + "/exe")
-	if err != nil || !strings.HasPrefix(exe, "/memfd:wherry-runtime") {
-		return false
-	}
-	stat, err := os.ReadFile(dir + "/stat")
+// childWord is a word of memory that an init that stands by shares with us. The
+// kernel writes the process id of its last child there before that runs.
+type childWord struct{ page []byte }
+
+// newChildWord returns it with the file that the init maps.
+func newChildWord() (childWord, *os.File, error) {
+	fd, err := unix.MemfdCreate("wherry-child", unix.MFD_CLOEXEC)
 	if err != nil {
-		return false
+		return childWord{}, nil, fmt.Errorf("memfd_create: %w", err)
 	}
-	// PID (COMM) STATE PPID ..., see proc_pid_stat(5).
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	f := strings.Fields(rest)
-	return len(f) > 1 && f[1] == strconv.Itoa(os.Getpid())
+	f := os.NewFile(uintptr(fd), "wherry-child")
+	if err := f.Truncate(int64(os.Getpagesize())); err != nil {
+		return childWord{}, nil, errors.Join(err, f.Close())
+	}
+	page, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return childWord{}, nil, errors.Join(fmt.Errorf("map: %w", err), f.Close())
+	}
+	return childWord{page}, f, nil
 }
+
+func (w childWord) word() *int32 { return (*int32)(unsafe.Pointer(&w.page[0])) }
+func (w childWord) get() int32   { return atomic.LoadInt32(w.word()) }
+func (w childWord) clear()       { atomic.StoreInt32(w.word(), 0) }
+func (w childWord) close()       { _ = unix.Munmap(w.page) }
 
 // hasNamespace tells whether a specification makes or joins one of the type.
 func hasNamespace(s *specs.Spec, typ specs.LinuxNamespaceType) bool {

@@ -60,7 +60,7 @@ func TestForkersDie(t *testing.T) {
 			case <-time.After(7 * time.Millisecond):
 			}
 			for pid, what := range childrenOf(t) {
-				if strings.Contains(what, "init 3 standby") && pid != c.Pid {
+				if strings.Contains(what, "init 4 standby") && pid != c.Pid {
 					_ = unix.Kill(pid, unix.SIGKILL)
 					killed++
 					break

@@ -104,7 +104,6 @@ var hostPaths = reasons(map[string][]string{
 	},
 	"the host's procfs and control groups, opened before the container had any say": {
 		"ocirun.newTimeNS", "ocirun/initproc.setup.devLinks", "ocirun/initproc.setup.hierarchy", "ocirun/initproc.setup.openProc",
-		"ocirun.Runtime.isInit",
 	},
 	"the runtime's own binary": {
 		"ocirun.readOnlyView", "ocirun.sealedCopy",

@@ -39,8 +39,8 @@ const (
 
 // child is what an init is made from.
 type child struct {
-	fds []int // as wire.Fork has them
-	pid int32 // set by the kernel, in the numbering of the runtime
+	fds []int  // as wire.Fork has them
+	pid *int32 // set by the kernel, in the numbering of the runtime
 	// ended tells the forker that its thread is where it was: the child was not
 	// killed in the middle of something.
 	ended bool
@@ -54,8 +54,12 @@ type cloneArgs struct {
 // forker is an init that stands by.
 type forker struct {
 	conn  wire.Conn
-	pidNS int // its own, to come back to
+	pidNS int    // its own, to come back to
+	child *int32 // shared with the runtime, which may need to know if nobody tells
 }
+
+// childFD is the descriptor of a file of one page, where forker.child is.
+const childFD = 3
 
 // serve forks inits until the runtime is gone. It returns the exit code.
 func serve(conn wire.Conn) int {
@@ -64,8 +68,13 @@ func serve(conn wire.Conn) int {
 		return 1
 	}
 	blockSignals()
-	f := &forker{conn: conn}
-	var err error
+	setName("wherry-init")
+	page, err := unix.Mmap(childFD, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return 1
+	}
+	unix.Close(childFD)
+	f := &forker{conn: conn, child: (*int32)(unsafe.Pointer(&page[0]))}
 	if f.pidNS, err = unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return 1
 	}
@@ -107,10 +116,10 @@ func (f *forker) fork(msg *wire.Message) bool {
 			return true
 		}
 	}
-	c := &child{fds: msg.FDs[:wire.ForkFDs]}
+	c := &child{fds: msg.FDs[:wire.ForkFDs], pid: f.child}
 	args := &cloneArgs{
 		flags:     req.Flags | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_CLEAR_SIGHAND,
-		parentTID: uint64(uintptr(unsafe.Pointer(&c.pid))), // c is on the heap: cloneShared lets it escape
+		parentTID: uint64(uintptr(unsafe.Pointer(f.child))),
 	}
 	if req.Cgroup {
 		args.flags |= unix.CLONE_INTO_CGROUP
@@ -155,7 +164,7 @@ func become(c *child) {
 	s.ended = &c.ended
 	err := c.settle()
 	if err == nil {
-		err = s.conn.Send(wire.KindForked, &wire.Forked{Pid: c.pid})
+		err = s.conn.Send(wire.KindForked, &wire.Forked{Pid: *c.pid})
 	}
 	if err == nil {
 		err = s.run()

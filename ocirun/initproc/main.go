@@ -21,7 +21,7 @@ import (
 // Main is the face "init" of wherry-runtime; it returns only on failure, when
 // the runtime needs it no more, or as the built-in reaper when its child is
 // gone. The first argument is the descriptor of the socket; "standby" after it
-// makes it fork inits, "reap" before it the reaper.
+// makes it fork inits (see childFD), "reap" before it the reaper.
 func Main(args []string) int {
 	// Namespaces, credentials and filters belong to the thread that execs.
 	runtime.LockOSThread()

@@ -116,9 +116,7 @@ func reap(socket string, args []string) int {
 	}
 	unix.CloseOnExec(fd)
 	conn := wire.Conn{FD: fd}
-	if name, err := unix.BytePtrFromString("wherry-init"); err == nil {
-		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
-	}
+	setName("wherry-init")
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals) // all: an ignored one would be ignored by the program, too
 
@@ -214,5 +212,12 @@ func collect(pid int) (code int, done bool) {
 				code = 128 + int(ws.Signal())
 			}
 		}
+	}
+}
+
+// setName names this thread, and so the process, for those who list them.
+func setName(name string) {
+	if p, err := unix.BytePtrFromString(name); err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(p)), 0, 0, 0)
 	}
 }
