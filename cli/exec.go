@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -94,45 +96,88 @@ func (e *execer) interact(ctx context.Context, cl *client.Client, path string, s
 		return err
 	}
 	s := &session{a: e.a, stream: stream, stdin: e.stdin, stdout: true, stderr: true, tty: e.tty, detachKeys: e.keys}
+	x := &execSession{s: s, cl: cl, path: path, start: start}
+	s.again = x.again
 	if e.tty && terminal.Is(e.a.in) {
 		defer e.a.followSize(ctx, cl, path+"/resize")()
 	}
-	if err := s.run(ctx); err != nil {
-		if errors.Is(err, terminal.ErrDetached) {
-			return nil
-		}
+	err = s.run(ctx)
+	if errors.Is(err, terminal.ErrDetached) {
+		return nil
+	}
+	if err != nil && !x.over {
 		return err
 	}
-	return exitStatus(execCode(ctx, cl, path))
+	return exitStatus(x.code, x.err)
 }
 
-// execCode reads the exit code. The stream may end a moment before the daemon
-// has noted the exit.
-func execCode(ctx context.Context, cl *client.Client, path string) (int, error) {
-	cut := false
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		var r struct {
+// execSession is an exec whose streams may be taken up again.
+type execSession struct {
+	s     *session
+	cl    *client.Client
+	path  string
+	start container.ExecStartRequest
+	// over: nothing follows; code is how it ended, unless err says why that is
+	// not known.
+	over bool
+	code int
+	err  error
+}
+
+// again follows the end of the stream: it waits for the exit code, or takes the
+// streams up again if it was the daemon that ended, through which they went.
+func (x *execSession) again(ctx context.Context) (*client.Hijacked, error) {
+	x.over = true
+	cut, refused := false, false
+	began := time.Now()
+	for wait := time.Millisecond; ; wait = min(2*wait, knock) {
+		var st struct {
 			Running  bool
 			ExitCode *int
 		}
-		err := cl.Get(ctx, path+"/json", nil, &r)
-		if unreachable(err) { // it was the daemon that ended
-			cut = true
-			err = patiently(ctx, func() error { return cl.Get(ctx, path+"/json", nil, &r) })
+		get := func() error { return x.cl.Get(ctx, x.path+"/json", nil, &st) }
+		err := get()
+		if unreachable(err) {
+			cut, err = true, patiently(ctx, get)
 		}
-		if err != nil {
-			return 125, err
-		}
-		if !r.Running || wait > 64*time.Millisecond && !cut {
-			if r.ExitCode == nil {
-				return 0, nil
+		switch {
+		case err != nil:
+			x.code, x.err = 125, err
+			return nil, nil
+		case !st.Running:
+			if st.ExitCode != nil {
+				x.code = *st.ExitCode
 			}
-			return *r.ExitCode, nil
+			return nil, nil
+		case cut && !refused:
+			stream, err := x.rejoin(ctx)
+			if err == nil {
+				x.over = false
+				return stream, nil
+			}
+			refused = true // it is about to end, or the daemon knows no such request
+		case !cut && time.Since(began) > lag:
+			return nil, nil // it has closed its streams and goes on
 		}
 		select {
 		case <-ctx.Done():
-			return 125, context.Cause(ctx)
+			x.code, x.err = 125, context.Cause(ctx)
+			return nil, nil
 		case <-time.After(wait):
 		}
 	}
+}
+
+func (x *execSession) rejoin(ctx context.Context) (*client.Hijacked, error) {
+	stream, err := x.cl.Hijack(ctx, client.Request{Method: http.MethodPost, Path: x.path + "/start", Query: url.Values{"again": {"1"}}, JSON: x.start})
+	if err != nil {
+		return nil, err
+	}
+	a := x.s.a
+	if !x.s.tty {
+		fmt.Fprintln(a.err, a.name+": the connection was cut and is taken up again; what was written in between is lost")
+	} else if terminal.Is(a.outFile()) {
+		a.redraw(ctx, x.cl, x.path+"/resize")
+	}
+	return stream, nil
 }

@@ -108,6 +108,8 @@ type ExecStartRequest struct {
 	Tty         bool
 	ConsoleSize *[2]uint // height, width
 	Conn        Conn
+	// Again takes up the streams of an exec that runs.
+	Again bool
 }
 
 // PutRequest unpacks an archive into a container.

@@ -51,7 +51,7 @@ func (c *conn) handle(ctx context.Context, f *wire.Frame) (any, *os.File, error)
 			return nil, nil, err
 		}
 		return nil, nil, s.update(ctx, req.ID, req.Request)
-	case wire.OpAttach:
+	case wire.OpAttach, wire.OpAttachExec:
 		req, err := decode[wire.Attach](f.Body)
 		if err != nil {
 			return nil, nil, err

@@ -300,6 +300,13 @@ func (s *Supervisor) attach(id string, req task.AttachRequest, fd int) error {
 	}
 	t.mu.Lock()
 	set, running := t.io, t.running()
+	if req.ExecID != "" {
+		e := t.execs[req.ExecID]
+		set, running = nil, e != nil && !e.done
+		if running {
+			set = e.io
+		}
+	}
 	t.mu.Unlock()
 	if set == nil || !running {
 		return errors.Join(notRunning(id), unix.Close(fd))

@@ -65,7 +65,8 @@ type Service interface {
 	// Attach hands the connection to the supervisor, which copies output to it
 	// (framed unless the task has a terminal) and input from it. The
 	// supervisor owns the connection afterwards and closes it at the end.
-	// Conn must be a connected stream socket.
+	// Conn must be a connected stream socket. NotImplemented if the supervisor is
+	// too old to attach to execs.
 	Attach(ctx context.Context, id string, req AttachRequest, conn *os.File) error
 	// HandWait passes a wait request's connection: the supervisor writes the
 	// HTTP chunk with the exit code and closes it when the condition is met,
@@ -250,9 +251,11 @@ type ExecRequest struct {
 
 // AttachRequest says which streams a connection wants.
 type AttachRequest struct {
-	Stdin  bool `json:"stdin,omitempty"`
-	Stdout bool `json:"stdout,omitempty"`
-	Stderr bool `json:"stderr,omitempty"`
+	// ExecID names an exec of the task, whose streams are meant instead of the task's own.
+	ExecID string `json:"execId,omitempty"`
+	Stdin  bool   `json:"stdin,omitempty"`
+	Stdout bool   `json:"stdout,omitempty"`
+	Stderr bool   `json:"stderr,omitempty"`
 	// DetachKeys is the parsed byte sequence; empty disables detaching.
 	DetachKeys []byte `json:"detachKeys,omitempty"`
 	// Buffered is input that the daemon had already read from the connection.

@@ -32,7 +32,8 @@ func (h Handlers) ExecCreate(w http.ResponseWriter, r *http.Request) error {
 	return route.JSON(w, http.StatusCreated, common.IDResponse{ID: id})
 }
 
-// ExecStart handles POST /exec/{id}/start.
+// ExecStart handles POST /exec/{id}/start. A query of again=1, which Docker does
+// not have, takes up the streams of an exec that runs.
 func (h Handlers) ExecStart(w http.ResponseWriter, r *http.Request) error {
 	if err := route.Form(r); err != nil {
 		return err
@@ -41,13 +42,16 @@ func (h Handlers) ExecStart(w http.ResponseWriter, r *http.Request) error {
 	if err := route.Decode(r, &body); err != nil {
 		return err
 	}
+	if body.Detach && route.Bool(r, "again") {
+		return invalid("an exec that is detached from has no streams to take up")
+	}
 	if body.ConsoleSize != nil && (!body.Tty || !route.AtLeast(r, "1.42")) {
 		if route.AtLeast(r, "1.42") {
 			return invalid("console size is only supported when TTY is enabled")
 		}
 		body.ConsoleSize = nil
 	}
-	req := container.ExecStartRequest{Detach: body.Detach, Tty: body.Tty, ConsoleSize: body.ConsoleSize}
+	req := container.ExecStartRequest{Detach: body.Detach, Tty: body.Tty, ConsoleSize: body.ConsoleSize, Again: route.Bool(r, "again")}
 	if !body.Detach {
 		req.Conn = &hijacker{w: w, r: r}
 	}

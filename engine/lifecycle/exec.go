@@ -61,6 +61,9 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req container.ExecSta
 	if err := executable(u, string(u.id)); err != nil {
 		return err
 	}
+	if req.Again {
+		return e.execAgain(ctx, ex, req)
+	}
 	treq, err := e.execMessage(u, ex)
 	if err != nil {
 		return err
@@ -83,6 +86,34 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req container.ExecSta
 		return err
 	}
 	return e.execAttached(ctx, ex, treq, stream)
+}
+
+// execAgain takes up the streams of an exec that runs, for a client whose
+// connection was cut. Of an exec that an earlier daemon started only the client
+// knows whether it has a terminal. Conflict.
+func (e *Engine) execAgain(ctx context.Context, ex *exec.Exec, req container.ExecStartRequest) error {
+	if x := e.execs.State(ex); !x.Started || x.Ended {
+		return conflict("Error: Exec command %s is not running", ex.ID)
+	}
+	stream, err := req.Conn.Hijack(req.Tty, true)
+	if err != nil {
+		return err
+	}
+	f, proxy, err := handoff.Descriptor(stream)
+	if err != nil {
+		return errors.Join(err, stream.Close())
+	}
+	err = e.o.Tasks.Attach(context.WithoutCancel(ctx), string(ex.Container), task.AttachRequest{
+		ExecID: ex.ID, Stdin: true, Stdout: true, Stderr: true, Framed: !req.Tty,
+		Preface: stream.Head, Buffered: stream.Buffered, Relayed: !handoff.IsSocket(stream.Conn),
+	}, f)
+	if err != nil { // hijacked: what can be said is said on the connection
+		_, _ = f.Write(stream.Head)
+		e.log.Warn("attach to an exec", "container", ex.Container, "exec", ex.ID, "err", err)
+	}
+	_ = f.Close()
+	proxy(ctx)
+	return nil
 }
 
 func (e *Engine) findExec(id string) (*exec.Exec, *unit, error) {
@@ -111,6 +142,7 @@ func (e *Engine) execAttached(ctx context.Context, ex *exec.Exec, treq task.Exec
 		return errors.Join(err, stream.Close())
 	}
 	treq.Attach.Preface, treq.Attach.Buffered = stream.Head, stream.Buffered
+	treq.Attach.Relayed = !handoff.IsSocket(stream.Conn)
 	_, err = e.runExec(context.WithoutCancel(ctx), ex, treq, f)
 	if err != nil {
 		if _, werr := f.Write(stream.Head); werr == nil {

@@ -320,6 +320,10 @@ func TestOverTLS(t *testing.T) {
 	ended.Expect("ready")
 	execed := cli.Terminal(t, "exec", "still", "sh", "-c", "echo ready; sleep 3; exit 11")
 	execed.Expect("ready")
+	execTTY := cli.Terminal(t, "exec", "-it", "still", "sh", "-c", "echo ready; "+echoing)
+	execTTY.Expect("ready")
+	execPlain := cli.Terminal(t, "exec", "-i", "still", "sh", "-c", "echo ready; "+echoing)
+	execPlain.Expect("ready")
 	for _, end := range []func() error{d.Stop, d.Kill} {
 		if err := end(); err != nil {
 			t.Fatal(err)
@@ -327,7 +331,7 @@ func TestOverTLS(t *testing.T) {
 		if err := d.Launch(); err != nil {
 			t.Fatalf("%v\n%s", err, d.LogTail())
 		}
-		for _, s := range []*testenv.Terminal{tty, plain} {
+		for _, s := range []*testenv.Terminal{tty, plain, execTTY, execPlain} {
 			n := strings.Count(s.Screen(), "got:again")
 			testenv.Eventually(t, "the session goes on", func() bool {
 				s.Type("again\r")
@@ -336,11 +340,12 @@ func TestOverTLS(t *testing.T) {
 		}
 	}
 	plain.Expect("taken up again")
+	execPlain.Expect("taken up again")
 	docker.OK(t, "exec", "ends", "touch", "/stop")
 	for _, s := range []struct {
 		session
 		end string
-	}{{session{"a terminal", tty, 7}, "\x04"}, {session{"without a terminal", plain, 7}, "\x04"}, {session{"one that only waits", ended, 9}, ""}, {session{"exec", execed, 11}, ""}} {
+	}{{session{"a terminal", tty, 7}, "\x04"}, {session{"without a terminal", plain, 7}, "\x04"}, {session{"one that only waits", ended, 9}, ""}, {session{"exec", execed, 11}, ""}, {session{"exec with a terminal", execTTY, 7}, "\x04"}, {session{"exec with input", execPlain, 7}, "\x04"}} {
 		if s.end != "" {
 			s.Type(s.end)
 		}

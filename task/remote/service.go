@@ -144,7 +144,11 @@ func (c *Client) Resize(ctx context.Context, id, execID string, width, height in
 
 // Attach implements task.Service.
 func (c *Client) Attach(ctx context.Context, id string, req task.AttachRequest, conn *os.File) error {
-	return c.do(ctx, wire.OpAttach, wire.Attach{ID: id, Request: req}, nil, conn)
+	op := wire.OpAttach
+	if req.ExecID != "" {
+		op = wire.OpAttachExec
+	}
+	return c.do(ctx, op, wire.Attach{ID: id, Request: req}, nil, conn)
 }
 
 // HandWait implements task.Service.

@@ -48,7 +48,7 @@ type Update struct {
 	Request task.UpdateRequest `json:"request"`
 }
 
-// Attach is the body of OpAttach.
+// Attach is the body of OpAttach and OpAttachExec.
 type Attach struct {
 	ID      string             `json:"id"`
 	Request task.AttachRequest `json:"request"`

@@ -62,6 +62,8 @@ const (
 	OpShutdown
 	// OpUpgrade asks the helpers to become another build; it needs no Hello.
 	OpUpgrade
+	// OpAttachExec is OpAttach with an exec's ID, which older supervisors overlook.
+	OpAttachExec
 )
 
 const (
