@@ -47,21 +47,15 @@ func (b *Builder) Prune(ctx context.Context, req PruneRequest) (apibuild.CachePr
 		return apibuild.CachePruneReport{}, err
 	}
 	defer b.collectLater()
-	ch, done := make(chan client.UsageInfo, 32), make(chan apibuild.CachePruneReport, 1)
-	go func() {
-		rep := apibuild.CachePruneReport{CachesDeleted: []string{}}
-		for u := range ch {
-			rep.CachesDeleted = append(rep.CachesDeleted, u.ID)
-			rep.SpaceReclaimed += uint64(u.Size)
-		}
-		done <- rep
-	}()
-	err = run.worker.Prune(ctx, ch, client.PruneInfo{
-		Filter: req.Filter, All: req.All, KeepDuration: req.KeepDuration,
+	rep := apibuild.CachePruneReport{CachesDeleted: []string{}}
+	// By the controller, which also forgets what its solver knows of the records.
+	err = run.controller.Prune(&controlapi.PruneRequest{
+		Filter: req.Filter, All: req.All, KeepDuration: int64(req.KeepDuration),
 		ReservedSpace: req.ReservedSpace, MaxUsedSpace: req.MaxUsedSpace, MinFreeSpace: req.MinFreeSpace,
-	})
-	close(ch)
-	rep := <-done
+	}, &pruneStream{statusStream: statusStream{ctx: ctx}, record: func(r *controlapi.UsageRecord) {
+		rep.CachesDeleted = append(rep.CachesDeleted, r.ID)
+		rep.SpaceReclaimed += uint64(r.Size)
+	}})
 	if err == nil && req.everything() {
 		err = forgetHistory(ctx, run)
 	}
@@ -94,6 +88,14 @@ func forgetHistory(ctx context.Context, run *running) error {
 	}
 	return run.worker.GarbageCollect(ctx)
 }
+
+// pruneStream is the server side of a prune request made in process.
+type pruneStream struct {
+	statusStream
+	record func(*controlapi.UsageRecord)
+}
+
+func (s *pruneStream) Send(r *controlapi.UsageRecord) error { s.record(r); return nil }
 
 // historyStream is the server side of a history request made in process.
 type historyStream struct {

@@ -4,8 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/wherry-engine/wherry/internal/testenv"
 )
@@ -211,6 +215,91 @@ func TestBuildAfterPowerCut(t *testing.T) {
 		_, err := os.Lstat(unsynced)
 		return os.IsNotExist(err)
 	})
+}
+
+// TestBuildPruneLeavesNothing looks into BuildKit's databases and the engine's
+// after all of the build cache was deleted.
+func TestBuildPruneLeavesNothing(t *testing.T) {
+	t.Parallel()
+	testenv.NeedsRoot(t)
+	d := testenv.Start(t, testenv.Options{})
+	d.Image(t, "busybox")
+	cli := d.Wherry(t)
+	const snapshots, blobs = "snapshots/snapshots/*", "content/blobs/sha256/*"
+	entries := func(dir string) []string {
+		list, err := filepath.Glob(filepath.Join(d.DataRoot, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	before := map[string][]string{snapshots: entries(snapshots), blobs: entries(blobs)}
+	for _, text := range []string{"one", "two", "three"} {
+		cli.OKInput(t, strings.NewReader("FROM busybox AS a\nRUN echo "+text+" >/f\nFROM busybox\nCOPY --from=a /f /\nRUN echo "+text+" >/g\n"), "build", "-t", "built", "-")
+	}
+	if r := cli.TryInput(t, strings.NewReader("FROM busybox\nRUN false\n"), "build", "-"); r.Code == 0 {
+		t.Error("a failing step succeeded")
+	}
+	cli.OK(t, "rmi", "built")
+	cli.OK(t, "image", "prune", "-f")
+	cli.OK(t, "builder", "prune", "-af")
+	if err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		file string
+		path []string
+	}{
+		{"buildkit/cache.db", []string{"_result"}},
+		{"buildkit/cache.db", []string{"_byresult"}},
+		{"buildkit/cache.db", []string{"_links"}},
+		{"buildkit/metadata_v2.db", []string{"_main"}},
+		{"buildkit/history.db", []string{"_records"}},
+		{"metadata.db", []string{"v1", "wherry", "leases"}},
+		{"metadata.db", []string{"v1", "wherry_history", "leases"}},
+		{"metadata.db", []string{"v1", "wherry_history", "content", "blob"}},
+	} {
+		if keys := keysOf(t, filepath.Join(d.DataRoot, tt.file), tt.path...); len(keys) > 0 {
+			t.Errorf("%s, %v: %d left: %.300q", tt.file, tt.path, len(keys), keys)
+		}
+	}
+	for _, dir := range []string{snapshots, blobs} {
+		if left := entries(dir); !slices.Equal(left, before[dir]) {
+			t.Errorf("%s has %v, and had %v", dir, left, before[dir])
+		}
+	}
+	if err := d.Launch(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keysOf lists the keys in a bucket of a database.
+func keysOf(t *testing.T, file string, path ...string) (keys []string) {
+	t.Helper()
+	db, err := bbolt.Open(file, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	err = db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(path[0]))
+		for _, name := range path[1:] {
+			if b != nil {
+				b = b.Bucket([]byte(name))
+			}
+		}
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, _ []byte) error {
+			keys = append(keys, string(k))
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
 }
 
 // TestBuildRemoteRefused asks for a context that is a file of the daemon's machine.
