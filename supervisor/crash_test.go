@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,10 +70,24 @@ func TestSupervisorKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Close()
+	forgotten, server := socketPair(t)
+	if err := b.client.HandWait(b.ctx, "never-started", task.WaitRemoved, server); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
 	for range 3 {
 		kill(t, b.inv.SupervisorPid)
 		b.reconnect()
 		time.Sleep(100 * time.Millisecond)
+	}
+	if want := []string{"never-started"}; !slices.Equal(b.inv.Waits, want) {
+		t.Errorf("waits for unknown tasks: %v, want %v", b.inv.Waits, want)
+	}
+	if err := b.client.Delete(b.ctx, "never-started", true); err != nil {
+		t.Error(err)
+	}
+	if got := string(readAll(t, forgotten)); !strings.Contains(got, `{"StatusCode":0}`) {
+		t.Errorf("the wait for what was never started was answered by %q", got)
 	}
 	for _, st := range b.inv.Tasks {
 		if st.ID == counting.ID && st.State != task.Running {

@@ -275,7 +275,7 @@ func (s *Supervisor) recoverWait(set *fdstore.Set) {
 			return
 		}
 	}
-	if err := s.waits.add(meta.Task, meta.Cond, fd); err != nil {
+	if err := s.waits.add(meta.Task, meta.Cond, fd, true); err != nil {
 		s.log.Error("cannot go on with a wait", "task", meta.Task, "err", err)
 		_ = unix.Close(fd)
 	}

@@ -169,6 +169,11 @@ func (s *Supervisor) hello() task.Inventory {
 		inv.Tasks = append(inv.Tasks, st)
 		inv.Execs = append(inv.Execs, execs...)
 	}
+	for _, id := range s.waits.old() {
+		if _, err := s.get(id); err != nil {
+			inv.Waits = append(inv.Waits, id)
+		}
+	}
 	return inv
 }
 

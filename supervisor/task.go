@@ -340,7 +340,7 @@ func (s *Supervisor) handWait(id string, cond task.WaitCondition, fd int) error 
 			return nil
 		}
 	}
-	if err := s.waits.add(id, cond, fd); err != nil {
+	if err := s.waits.add(id, cond, fd, false); err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
 	return nil

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ type wait struct {
 	fd   int
 	tok  token
 	set  string // of the keeper
+	old  bool   // taken over from an earlier supervisor
 }
 
 // waitSet describes a connection to a later supervisor.
@@ -36,8 +38,8 @@ type waitSet struct {
 const waitPrefix = "wait/"
 
 // add takes a connection. If the client goes away first it is forgotten.
-func (ws *waits) add(id string, cond task.WaitCondition, fd int) error {
-	w := &wait{cond: cond, fd: fd, set: fmt.Sprintf("%s%s/%d", waitPrefix, id, nextBatch())}
+func (ws *waits) add(id string, cond task.WaitCondition, fd int, old bool) error {
+	w := &wait{cond: cond, fd: fd, set: fmt.Sprintf("%s%s/%d", waitPrefix, id, nextBatch()), old: old}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	var err error
@@ -48,6 +50,19 @@ func (ws *waits) add(id string, cond task.WaitCondition, fd int) error {
 	ws.m[id] = append(ws.m[id], w)
 	ws.keep.put(w.set, waitSet{id, cond}, fd)
 	return nil
+}
+
+// old lists the tasks that somebody waits for since before this supervisor.
+func (ws *waits) old() []string {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	var ids []string
+	for id, l := range ws.m {
+		if slices.ContainsFunc(l, func(w *wait) bool { return w.old }) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // leaveAll gives a new keeper everything.

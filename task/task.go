@@ -104,6 +104,12 @@ type Inventory struct {
 	// Replaced is set once the supervisor before this one ended without leaving
 	// its connections: attached clients and the output on its way to them are lost.
 	Replaced bool `json:",omitempty"`
+	// Waits are tasks that the supervisor does not know and somebody waits for
+	// since before it was started.
+	Waits []string `json:",omitempty"`
+	// Lost is closed when the connection that this came over has ended; nil if that
+	// is not known.
+	Lost <-chan struct{} `json:"-"`
 	// Pids of the helpers, for diagnostics.
 	SupervisorPid, KeeperPid int
 }

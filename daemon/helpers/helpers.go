@@ -58,6 +58,7 @@ func (c *Connection) Hello(ctx context.Context) (task.Inventory, error) {
 	if err != nil {
 		return inv, err
 	}
+	inv.Lost = cl.Lost()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	select {

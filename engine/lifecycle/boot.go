@@ -52,17 +52,21 @@ func (e *Engine) Boot(ctx context.Context) error {
 	return nil
 }
 
-// DeleteStrays deletes the tasks of an inventory that have no container, over
-// the connection that it came from.
+// DeleteStrays deletes the tasks of an inventory that have no container, and with
+// them the waits of their clients, over the connection that it came from.
 func (e *Engine) DeleteStrays(ctx context.Context, tasks interface {
 	Delete(ctx context.Context, id string, force bool) error
 }, inv task.Inventory) {
+	ids := inv.Waits
 	for _, t := range inv.Tasks {
-		if e.index.get(container.ID(t.ID)) != nil {
+		ids = append(ids, t.ID)
+	}
+	for _, id := range ids {
+		if e.index.get(container.ID(id)) != nil {
 			continue
 		}
-		if err := tasks.Delete(ctx, t.ID, true); err != nil && !errdefs.IsNotFound(err) {
-			e.log.Error("delete a task without container", "task", t.ID, "err", err)
+		if err := tasks.Delete(ctx, id, true); err != nil && !errdefs.IsNotFound(err) {
+			e.log.Error("delete a task without container", "task", id, "err", err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -62,34 +63,70 @@ func (e *Engine) rejoin(ctx context.Context) error {
 		return fmt.Errorf("take over the supervisor: %w", err)
 	}
 	e.noteReplaced(inv)
-	tasks := byID(inv)
-	var again []*unit
-	for _, u := range e.index.all() {
-		remove := false
-		_ = u.owner.do(func() error {
-			t, known := tasks[string(u.id)]
-			switch {
-			case known:
-				remove = e.applyTask(ctx, u, t)
-			case u.up():
-				// It may have been started since the inventory was taken.
-				e.refresh(ctx, u)
-				if !u.up() && !u.isGone() && wantsStart(u) {
-					again = append(again, u)
-				}
-			}
-			return nil
-		})
-		if remove {
-			e.removeLater(u)
-		}
+	again, err := e.takeInventory(ctx, inv)
+	if err != nil {
+		return err
 	}
 	for i := range inv.Execs {
 		e.execs.Learn(inv.Execs[i])
 	}
+	e.reaper.now(func() { e.DeleteStrays(context.WithoutCancel(ctx), e.o.Tasks, inv) })
 	e.reaper.now(func() { e.startAgain(again) })
 	return nil
 }
+
+// takeInventory applies what the supervisor knows to all containers and returns
+// those that have to be started again. It gives up when the connection is lost
+// once more: owners of containers may wait for the next one, which only our caller
+// makes.
+func (e *Engine) takeInventory(ctx context.Context, inv task.Inventory) ([]*unit, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tasks := byID(inv)
+	var mu sync.Mutex
+	var again []*unit
+	var all sync.WaitGroup
+	for _, u := range e.index.all() {
+		all.Go(func() {
+			remove := false
+			_ = u.owner.do(func() error {
+				t, known := tasks[string(u.id)]
+				switch {
+				case ctx.Err() != nil: // too late: there is newer news
+				case known:
+					remove = e.applyTask(ctx, u, t)
+				case u.up():
+					// It may have been started since the inventory was taken.
+					e.refresh(ctx, u)
+					if !u.up() && !u.isGone() && wantsStart(u) {
+						mu.Lock()
+						again = append(again, u)
+						mu.Unlock()
+					}
+				}
+				return nil
+			})
+			if remove {
+				e.removeLater(u)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		all.Wait()
+	}()
+	select {
+	case <-done:
+		return again, ctx.Err()
+	case <-inv.Lost:
+		return nil, errLostAgain
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+var errLostAgain = errors.New("the connection was lost again")
 
 // noteReplaced says what a supervisor that was killed took along.
 func (e *Engine) noteReplaced(inv task.Inventory) {

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -407,4 +408,59 @@ func TestStartRequest(t *testing.T) {
 	if err != nil || !strings.Contains(string(hosts), "10.0.0.2\t"+id[:12]) {
 		t.Errorf("hosts: %s %v", hosts, err)
 	}
+}
+
+// TestLostWhileRejoining: what the supervisor knows is being applied when it is
+// lost again, and a container is owned by somebody who waits for the next one.
+func TestLostWhileRejoining(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine()
+	id, other := create(t, e, request("busy")), create(t, e, request("other"))
+	for _, id := range []string{id, other} {
+		if err := e.Start(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inv, err := w.tasks.Hello(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := e.index.get(container.ID(id))
+	u.owner.mu.Lock()
+	lost := make(chan struct{})
+	inv.Lost = lost
+	ended := make(chan error, 1)
+	go func() {
+		_, err := e.takeInventory(t.Context(), inv)
+		ended <- err
+	}()
+	close(lost)
+	if err := <-ended; !errors.Is(err, errLostAgain) {
+		t.Errorf("got %v", err)
+	}
+	u.owner.mu.Unlock()
+	inv.Lost = nil
+	if _, err := e.takeInventory(t.Context(), inv); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWaitWithoutContainer: somebody waits for a container that was removed while
+// there was no supervisor.
+func TestWaitWithoutContainer(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine()
+	here := create(t, e, request("here"))
+	var deleted deletions
+	e.DeleteStrays(t.Context(), &deleted, task.Inventory{Waits: []string{here, "gone"}})
+	if want := (deletions{"gone"}); !slices.Equal(deleted, want) {
+		t.Errorf("deleted %v, want %v", deleted, want)
+	}
+}
+
+type deletions []string
+
+func (d *deletions) Delete(_ context.Context, id string, _ bool) error {
+	*d = append(*d, id)
+	return nil
 }
