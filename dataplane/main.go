@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/wherry-engine/wherry/dataplane/wire"
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/keeper"
 	"github.com/wherry-engine/wherry/keeper/successor"
 )
@@ -45,6 +46,7 @@ func Main(args []string) int {
 		return 2
 	}
 	debug.SetGCPercent(50)
+	timerslack.Relax()
 	keeper.RaiseFileLimit()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

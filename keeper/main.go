@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/keeper/exits"
 	"github.com/wherry-engine/wherry/keeper/fdstore"
 	"github.com/wherry-engine/wherry/keeper/successor"
@@ -110,6 +111,7 @@ func run(args []string, log *slog.Logger) error {
 func frugal() {
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(25)
+	timerslack.Relax()
 	RaiseFileLimit()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU)
 }

@@ -17,6 +17,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/ocirun"
 	"github.com/wherry-engine/wherry/ocirun/initproc"
 )
@@ -148,6 +149,7 @@ func runOnRoot(cmd *exec.Cmd, root *os.File, dir string) error {
 		// goroutine: it is never unlocked. It is the command's parent, whose end
 		// would be the command's.
 		runtime.LockOSThread()
+		timerslack.Reset()
 		if err := enterOnRoot(root, dir); err != nil {
 			done <- err
 			return

@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/keeper/exits"
 	"github.com/wherry-engine/wherry/ocirun"
 )
@@ -72,7 +73,7 @@ func (c *Container) exec(ctx context.Context, req *ocirun.ExecRequest, p *specs.
 	if !p.Terminal {
 		setStreams(cmd, req.Stdin, req.Stdout, req.Stderr)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := timerslack.Start(cmd.Start); err != nil {
 		return nil, c.explain(err, log, nil, "")
 	}
 	since, _ := exits.StartTime(cmd.Process.Pid)

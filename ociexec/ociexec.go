@@ -25,6 +25,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/ocirun"
 )
 
@@ -92,7 +93,7 @@ func (c *Container) callInput(ctx context.Context, stdin []byte, args ...string)
 	}
 	var out bytes.Buffer
 	cmd.Stderr = &out
-	return c.explain(wait(cmd.Run()), log, out.Bytes(), "")
+	return c.explain(wait(timerslack.Start(cmd.Run)), log, out.Bytes(), "")
 }
 
 // wait is the error of a command that has ended, be it that something in the

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/keeper"
 	"github.com/wherry-engine/wherry/keeper/successor"
 	"github.com/wherry-engine/wherry/ocirun"
@@ -49,6 +50,7 @@ func mainErr(args []string, log *slog.Logger) error {
 		unix.CloseOnExec(*readyFD)
 	}
 	debug.SetGCPercent(50)
+	timerslack.Relax()
 	keeper.RaiseFileLimit()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -17,6 +17,7 @@ import (
 	"github.com/wherry-engine/wherry/daemon/listen"
 	"github.com/wherry-engine/wherry/daemon/pidfile"
 	"github.com/wherry-engine/wherry/internal/logbridge"
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/internal/version"
 )
 
@@ -73,6 +74,7 @@ func serve(ctx context.Context, args []string, cfg *config.Config, level *slog.L
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // memory is dearer than the collector's time here
 	}
+	timerslack.Relax()
 	applyProxies(cfg.Proxies)
 	root, err := dataroot.Open(cfg.DataRoot)
 	if err != nil {

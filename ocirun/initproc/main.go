@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
@@ -25,6 +26,7 @@ import (
 func Main(args []string) int {
 	// Namespaces, credentials and filters belong to the thread that execs.
 	runtime.LockOSThread()
+	timerslack.Reset()
 	if len(args) > 2 && args[0] == "reap" {
 		return reap(args[1], args[2:])
 	}
@@ -39,6 +41,7 @@ func Main(args []string) int {
 	}
 	unix.CloseOnExec(fd)
 	if standby {
+		timerslack.Relax()
 		return serve(wire.Conn{FD: fd})
 	}
 	s := newSetup(fd)
