@@ -65,13 +65,14 @@ func compilePattern(path string) []segment {
 // find returns the route for the path without its version, and its variables.
 func (rt *router) find(method, path string) (*Route, map[string]string) {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	vars := make(map[string]string, 2)
 	for _, head := range []string{parts[0], ""} {
 		candidates := rt.byHead[method+" "+head]
 		for i := range candidates {
-			vars := make(map[string]string, 2)
 			if matchSegments(candidates[i].segments, parts, vars) {
 				return &candidates[i].Route, vars
 			}
+			clear(vars)
 		}
 	}
 	return nil, nil
@@ -98,11 +99,11 @@ func matchSegments(segs []segment, parts []string, vars map[string]string) bool 
 // matchRest gives the variable as many parts as the segments after it leave.
 func matchRest(s segment, after []segment, parts []string, vars map[string]string) bool {
 	n := len(parts) - len(after)
-	if n < 1 || parts[0] == "" {
+	if n < 1 || parts[0] == "" || !matchSegments(after, parts[n:], vars) {
 		return false
 	}
 	vars[s.variable] = strings.Join(parts[:n], "/")
-	return matchSegments(after, parts[n:], vars)
+	return true
 }
 
 // splitVersion separates the "/v1.44" prefix. The version is "" if there is none.
