@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	goruntime "runtime"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -307,6 +308,7 @@ func (e *execEntry) ended() {
 	ev := task.Event{Time: time.Now(), Kind: task.EventExecDied, Status: t.statusLocked(), Exec: &st}
 	t.mu.Unlock()
 	t.s.emit(ev)
+	goruntime.Gosched() // so that the daemon is told before its client, which asks it next
 	io.close()
 	t.s.keep.dropLater(execSetName(t.id, e.id))
 }
