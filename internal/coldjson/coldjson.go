@@ -67,7 +67,10 @@ func collect(list []field, t reflect.Type, at []int) ([]field, bool) {
 		if name == "-" && options == "" || !f.IsExported() && !f.Anonymous {
 			continue
 		}
-		index := append(slices.Clip(at), i)
+		index := f.Index
+		if len(at) > 0 {
+			index = append(slices.Clip(at), i)
+		}
 		if f.Anonymous && name == "" {
 			t, ok := f.Type, false
 			if t.Kind() == reflect.Pointer && f.IsExported() {
@@ -84,7 +87,7 @@ func collect(list []field, t reflect.Type, at []int) ([]field, bool) {
 		if name == "" {
 			name = f.Name
 		}
-		if !plain(name) || strings.Contains(options, "string") || slices.ContainsFunc(list, func(g field) bool { return strings.EqualFold(g.name, name) }) {
+		if !plain(name) || strings.Contains(options, "string") || slices.ContainsFunc(list, func(g field) bool { return g.name == name }) {
 			return nil, false
 		}
 		list = append(list, field{name, index, strings.Contains(options, "omitempty"), strings.Contains(options, "omitzero")})

@@ -86,11 +86,15 @@ func (d *decoder) object(v reflect.Value) bool {
 		return false
 	}
 	for !d.next('}') {
-		name, ok := d.text()
+		name, ok := d.name()
 		if !ok || !d.next(':') {
 			return false
 		}
-		if f := find(fields, name); f == nil {
+		f, ok := find(fields, name)
+		if !ok {
+			return false
+		}
+		if f == nil {
 			d.peek()
 			d.skip()
 		} else if m, ok := f.of(v, true); !ok || !d.value(m) {
@@ -101,19 +105,24 @@ func (d *decoder) object(v reflect.Value) bool {
 	return true
 }
 
-// find takes a name in other case only if none matches as it is.
-func find(fields []field, name string) *field {
+// find takes a name in other case only if none matches as it is; ok is false if
+// several do then. It returns nil if there is none.
+func find(fields []field, name []byte) (found *field, ok bool) {
 	for i := range fields {
-		if fields[i].name == name {
-			return &fields[i]
+		if fields[i].name == string(name) {
+			return &fields[i], true
 		}
 	}
 	for i := range fields {
-		if strings.EqualFold(fields[i].name, name) {
-			return &fields[i]
+		if !strings.EqualFold(fields[i].name, string(name)) {
+			continue
 		}
+		if found != nil {
+			return nil, false
+		}
+		found = &fields[i]
 	}
-	return nil
+	return found, true
 }
 
 func (d *decoder) mapping(v reflect.Value) bool {
@@ -147,16 +156,17 @@ func (d *decoder) slice(v reflect.Value) bool {
 	if t.Elem().Kind() == reflect.Uint8 || !d.next('[') {
 		return false
 	}
-	list := reflect.MakeSlice(t, 0, 4)
-	for !d.next(']') {
-		elem := reflect.New(t.Elem()).Elem()
-		if !d.value(elem) {
+	v.Set(reflect.MakeSlice(t, 0, 4))
+	for n := 0; !d.next(']'); n++ {
+		if n == v.Cap() {
+			v.Grow(1)
+		}
+		v.SetLen(n + 1)
+		if !d.value(v.Index(n)) {
 			return false
 		}
-		list = reflect.Append(list, elem)
 		d.next(',')
 	}
-	v.Set(list)
 	return true
 }
 
@@ -189,29 +199,41 @@ func (d *decoder) number(v reflect.Value) bool {
 func (d *decoder) word() string {
 	d.peek()
 	from := d.at
-	for d.at < len(d.data) && !strings.ContainsRune(" \t\r\n,]}:[{\"", rune(d.data[d.at])) {
+	for d.at < len(d.data) {
+		switch d.data[d.at] {
+		case ' ', '\t', '\r', '\n', ',', ']', '}', ':', '[', '{', '"':
+			return string(d.data[from:d.at])
+		}
 		d.at++
 	}
-	return string(d.data[from:d.at])
+	return string(d.data[from:])
 }
 
 // text reads a string.
 func (d *decoder) text() (s string, ok bool) {
+	b, ok := d.name()
+	return string(b), ok
+}
+
+// name reads a string that is looked at only until the next.
+func (d *decoder) name() (b []byte, ok bool) {
 	if d.peek() != '"' {
-		return "", false
+		return nil, false
 	}
 	from := d.at
 	d.skip()
 	raw := d.data[from:d.at]
-	if s = string(raw[1 : len(raw)-1]); !plainInput(s) {
-		return s, json.Unmarshal(raw, &s) == nil
+	if b = raw[1 : len(raw)-1]; plainInput(b) {
+		return b, true
 	}
-	return s, true
+	var s string
+	ok = json.Unmarshal(raw, &s) == nil
+	return []byte(s), ok
 }
 
-func plainInput(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c > '~' || c == '\\' {
+func plainInput(b []byte) bool {
+	for _, c := range b {
+		if c > '~' || c == '\\' {
 			return false
 		}
 	}
