@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseMounts(t *testing.T) {
@@ -30,6 +31,34 @@ garbage
 	h = parseMounts([]byte("31 30 0:27 / /sys/fs/cgroup rw,nosuid shared:10 - cgroup2 cgroup2 rw\n"))
 	if !h.V2 || h.Unified() == nil || h.Unified().Mount != "/sys/fs/cgroup" {
 		t.Errorf("%+v", h)
+	}
+}
+
+func TestUsualPlaces(t *testing.T) {
+	const v1, v2, tmpfs = unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.TMPFS_MAGIC
+	for name, c := range map[string]struct {
+		own   string
+		types map[string]int64
+		want  *Host
+	}{
+		"v2": {"0::/user.slice\n", map[string]int64{"/c": v2}, &Host{V2: true, All: []Hierarchy{{Mount: "/c", Unified: true}}}},
+		"v1": {"3:name=systemd:/\n2:cpu,cpuacct:/x:y\n0::/\n", map[string]int64{"/c": tmpfs, "/c/systemd": v1, "/c/cpu,cpuacct": v1}, &Host{All: []Hierarchy{
+			{Mount: "/c/systemd", Controllers: []string{"name=systemd"}}, {Mount: "/c/cpu,cpuacct", Controllers: []string{"cpu", "cpuacct"}},
+		}}},
+		"hybrid": {"1:pids:/\n0::/\n", map[string]int64{"/c": tmpfs, "/c/pids": v1, "/c/unified": v2}, &Host{All: []Hierarchy{
+			{Mount: "/c/pids", Controllers: []string{"pids"}}, {Mount: "/c/unified", Unified: true},
+		}}},
+		"elsewhere":         {"2:pids:/\n1:cpu:/\n", map[string]int64{"/c": tmpfs, "/c/pids": v1}, nil},
+		"v1 beside v2":      {"1:net_cls:/\n0::/\n", map[string]int64{"/c": v2}, nil},
+		"v1 below v2":       {"1:net_cls:/\n0::/\n", map[string]int64{"/c": v2, "/c/net_cls": v1}, nil},
+		"one v1 for all":    {"1:pids:/\n", map[string]int64{"/c": v1, "/c/pids": v1}, nil},
+		"nothing":           {"0::/\n", map[string]int64{"/c": tmpfs, "/c/unified": v2}, nil},
+		"unknown hierarchy": {"1:new:/\n", map[string]int64{"/c": tmpfs, "/c/new": v1}, nil},
+	} {
+		got := usual([]byte(c.own), "/c", func(dir string) int64 { return c.types[dir] })
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
 	}
 }
 

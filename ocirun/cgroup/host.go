@@ -7,12 +7,9 @@
 package cgroup
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/containerd/errdefs"
 )
@@ -37,76 +34,6 @@ type Host struct {
 	All []Hierarchy
 	// V2 is set if the controllers are on the unified hierarchy.
 	V2 bool
-}
-
-// Detect reads the mount table.
-func Detect() (*Host, error) {
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	h := parseMounts(table)
-	if len(h.All) == 0 {
-		return nil, fmt.Errorf("no cgroup file system is mounted: %w", errdefs.ErrUnavailable)
-	}
-	return h, nil
-}
-
-// parseMounts takes the first mount of each hierarchy.
-func parseMounts(table []byte) *Host {
-	h := &Host{}
-	var unified []Hierarchy
-	seen := map[string]bool{}
-	for line := range bytes.Lines(table) {
-		f := strings.Fields(string(line))
-		sep := slices.Index(f, "-")
-		if sep < 6 || len(f) < sep+4 {
-			continue
-		}
-		mount := unescape(f[4])
-		switch f[sep+1] {
-		case "cgroup2":
-			if len(unified) == 0 {
-				unified = append(unified, Hierarchy{Mount: mount, Unified: true})
-			}
-		case "cgroup":
-			c := controllersOf(f[sep+3])
-			if key := strings.Join(c, ","); key != "" && !seen[key] {
-				seen[key] = true
-				h.All = append(h.All, Hierarchy{Mount: mount, Controllers: c})
-			}
-		}
-	}
-	h.V2 = len(h.All) == 0 && len(unified) > 0
-	h.All = append(h.All, unified...)
-	return h
-}
-
-// controllersOf picks the controllers out of super-block options.
-func controllersOf(options string) []string {
-	var c []string
-	for o := range strings.SplitSeq(options, ",") {
-		switch {
-		case strings.HasPrefix(o, "name="):
-			c = append(c, o)
-		case slices.Contains(v1Controllers, o):
-			c = append(c, o)
-		}
-	}
-	return c
-}
-
-var v1Controllers = []string{
-	"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids",
-	"hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc",
-}
-
-// unescape undoes the octal escapes of the mount table.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // V1 returns the hierarchy of a v1 controller, or nil.
