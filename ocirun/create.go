@@ -211,6 +211,10 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 	if uid, ok := delegated(req, p); ok && err == nil {
 		err = r.cgroups.Delegate(c.Cgroup, uid)
 	}
+	if err == nil && req.Born != nil {
+		c.belongTo(s, req)
+		err = req.Born(c)
+	}
 	if err == nil {
 		err = s.send(wire.KindConfig, &p.cfg, p.fds...)
 	}
@@ -224,12 +228,7 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 	if err := s.born(ctx); err != nil {
 		return nil, err
 	}
-	c.Pid, c.PidFD, c.init, c.agent = s.pid, s.pidfd, s, AgentOf(req, s.pid, specs.StateCreated)
-	if req.Born != nil {
-		if err := req.Born(c); err != nil {
-			return nil, err
-		}
-	}
+	c.belongTo(s, req)
 	msg, err := s.receive(ctx)
 	if err != nil {
 		return nil, err
@@ -258,6 +257,11 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 		return nil, err
 	}
 	return console, nil
+}
+
+// belongTo completes c when the process id is known.
+func (c *Container) belongTo(s *spawned, req *CreateRequest) {
+	c.Pid, c.PidFD, c.init, c.agent = s.pid, s.pidfd, s, AgentOf(req, s.pid, specs.StateCreated)
 }
 
 // addPhases adds what init did in the time from its birth to its message: it

@@ -54,7 +54,8 @@ type CreateRequest struct {
 	// to it does that later, and Container.Start must not be called.
 	StartSocket *os.File
 	// Born, if not nil, is called with the container (without Console) while
-	// its init works; an error of it ends the init and is Create's.
+	// its init starts; an error of it ends the init and is Create's. It needs a
+	// StartSocket, which may begin to listen in it.
 	Born func(*Container) error
 	// NoPivot uses chroot, for a host whose root is an initramfs.
 	NoPivot bool

@@ -194,11 +194,14 @@ func TestConsoleSocket(t *testing.T) {
 	b.write()
 	b.want(1, "--console-socket", "create", "-b", b.bundle, "c1")
 	name := filepath.Join(b.bundle, "console.sock")
-	listener, err := listen(name)
+	listener, err := streamSocket(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
+	if err := listen(listener, name); err != nil {
+		t.Fatal(err)
+	}
 	b.want(0, "", "create", "-b", b.bundle, "--console-socket", name, "c1")
 	t.Cleanup(func() { b.run("delete", "--force", "c1") })
 	conn, _, err := unix.Accept(int(listener.Fd()))

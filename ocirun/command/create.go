@@ -21,17 +21,18 @@ import (
 
 // createOptions are those of create and run.
 type createOptions struct {
-	bundle, consoleSocket, pidFile string
-	noPivot, noNewKeyring          bool
-	preserveFDs                    int
-	detach, keep                   bool
+	bundle, consoleSocket string
+	pidFile               pidFile
+	noPivot, noNewKeyring bool
+	preserveFDs           int
+	detach, keep          bool
 }
 
 func (o *createOptions) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.bundle, "bundle", ".", "directory of the bundle")
 	fs.StringVar(&o.bundle, "b", ".", "directory of the bundle")
 	fs.StringVar(&o.consoleSocket, "console-socket", "", "unix socket that receives the terminal")
-	fs.StringVar(&o.pidFile, "pid-file", "", "file to write the process id to")
+	fs.StringVar((*string)(&o.pidFile), "pid-file", "", "file to write the process id to")
 	fs.BoolVar(&o.noPivot, "no-pivot", false, "use chroot instead of pivot_root")
 	fs.BoolVar(&o.noNewKeyring, "no-new-keyring", false, "keep the session keyring")
 	fs.IntVar(&o.preserveFDs, "preserve-fds", 0, "number of further descriptors to pass")
@@ -114,29 +115,29 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(g.dir(id)))
+			err = errors.Join(err, os.RemoveAll(g.dir(id)), o.pidFile.discard())
 		}
 	}()
-	listener, err := listen(filepath.Join(g.dir(id), startSocket))
+	socket, err := streamSocket(startSocket)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer listener.Close()
+	defer socket.Close()
 	extra, err := preserved(o.preserveFDs)
 	if err != nil {
 		return nil, nil, err
 	}
 	c, err = rt.Create(ctx, &ocirun.CreateRequest{
 		ID: id, Spec: s, Bundle: bundle, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SystemdCgroup: g.systemdCgroup,
-		ExtraFiles: extra, NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring, StartSocket: listener,
+		ExtraFiles: extra, NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring, StartSocket: socket,
 		Born: func(c *ocirun.Container) (err error) {
-			r, err = g.prepare(c, s, bundle)
+			r, err = g.prepare(c, s, bundle, socket, o)
 			return err
 		},
 	})
 	if err != nil {
 		if ocirun.IsHookError(err) { // the life of the container goes on at its end
-			g.poststop(ctx, &record{ID: id, Spec: s, Bundle: bundle})
+			g.poststop(ctx, &record{head: head{ID: id, Bundle: bundle}, Spec: s})
 		}
 		return nil, nil, err
 	}
@@ -152,17 +153,23 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 	return c, r, nil
 }
 
-// prepare writes the state of a container whose init still works.
-func (g *globals) prepare(c *ocirun.Container, s *specs.Spec, bundle string) (*record, error) {
+// prepare makes the files of a container whose init starts, as far as others do
+// not see them.
+func (g *globals) prepare(c *ocirun.Container, s *specs.Spec, bundle string, socket *os.File, o *createOptions) (*record, error) {
+	if err := listen(socket, filepath.Join(g.dir(c.ID), startSocket)); err != nil {
+		return nil, err
+	}
 	ticks, _, err := born(c.Pid)
 	if err != nil {
 		return nil, err
 	}
-	r := &record{
-		Version: recordVersion, ID: c.ID, Pid: c.Pid, Born: ticks, Bundle: bundle, Cgroup: c.Cgroup, Created: time.Now().UTC(), Spec: s,
+	r := &record{Spec: s, head: head{
+		Version: recordVersion, ID: c.ID, Pid: c.Pid, Born: ticks, Bundle: bundle, Cgroup: c.Cgroup, Created: time.Now().UTC(),
 		MountsBefore: c.MountsBefore, Systemd: g.systemdCgroup,
-	}
-	return r, g.write(r)
+	}}
+	r.Bare = s.Hooks == nil && s.Linux.IntelRdt == nil && c.MountsBefore == nil && !r.Systemd &&
+		ocirun.AgentOf(r.request(), c.Pid, specs.StateCreated) == nil
+	return r, errors.Join(g.write(r), o.pidFile.write(c.Pid))
 }
 
 // publish lets others see the state and hands out the terminal and the process id.
@@ -175,18 +182,7 @@ func (g *globals) publish(r *record, c *ocirun.Container, o *createOptions) erro
 			return err
 		}
 	}
-	return writePid(o.pidFile, c.Pid)
-}
-
-func writePid(name string, pid int) error {
-	if name == "" {
-		return nil
-	}
-	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
+	return o.pidFile.show()
 }
 
 // preserved are the descriptors after stderr that the caller left open.
@@ -210,23 +206,26 @@ func preserved(n int) ([]*os.File, error) {
 	return files, nil
 }
 
-// listen makes the socket that start connects to. The name may be longer than
-// a socket address, so it is reached through its directory.
-func listen(name string) (*os.File, error) {
+// streamSocket makes a socket that has no address yet.
+func streamSocket(name string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), startSocket)
-	err = atSocket(name, func(a *unix.SockaddrUnix) error { return unix.Bind(fd, a) })
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// listen makes f the socket that start connects to. The name may be longer than
+// a socket address, so it is reached through its directory.
+func listen(f *os.File, name string) error {
+	err := atSocket(name, func(a *unix.SockaddrUnix) error { return unix.Bind(int(f.Fd()), a) })
 	if err == nil {
-		err = unix.Listen(fd, 1)
+		err = unix.Listen(int(f.Fd()), 1)
 	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("listen at %s: %w", name, err)
+		return fmt.Errorf("listen at %s: %w", name, err)
 	}
-	return f, nil
+	return nil
 }
 
 func atSocket(name string, f func(*unix.SockaddrUnix) error) error {
@@ -239,13 +238,13 @@ func atSocket(name string, f func(*unix.SockaddrUnix) error) error {
 }
 
 func dial(name string) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	f, err := streamSocket(filepath.Base(name))
 	if err != nil {
 		return nil, err
 	}
-	if err := atSocket(name, func(a *unix.SockaddrUnix) error { return unix.Connect(fd, a) }); err != nil {
-		unix.Close(fd)
+	if err := atSocket(name, func(a *unix.SockaddrUnix) error { return unix.Connect(int(f.Fd()), a) }); err != nil {
+		f.Close()
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), filepath.Base(name)), nil
+	return f, nil
 }

@@ -22,7 +22,7 @@ func remove(ctx context.Context, g *globals, args []string) error {
 	if err != nil {
 		return err
 	}
-	rt, r, err := g.open(id)
+	rt, r, err := g.openTo(id, true)
 	if errdefs.IsNotFound(err) {
 		// What a killed create left.
 		if rerr := os.RemoveAll(g.dir(id)); rerr != nil || *force {
@@ -60,8 +60,11 @@ func (g *globals) remove(ctx context.Context, rt *ocirun.Runtime, r *record, for
 	if err := rt.DeleteCgroup(ctx, r.Cgroup); err != nil {
 		return err
 	}
-	err := errors.Join(ocirun.UnmountForeign(r.Spec, r.Bundle, r.MountsBefore), ocirun.DeleteRdt(r.ID, r.Spec))
-	g.poststop(ctx, r)
+	var err error
+	if !r.Bare {
+		err = errors.Join(ocirun.UnmountForeign(r.Spec, r.Bundle, r.MountsBefore), ocirun.DeleteRdt(r.ID, r.Spec))
+		g.poststop(ctx, r)
+	}
 	return errors.Join(err, os.RemoveAll(g.dir(r.ID)))
 }
 

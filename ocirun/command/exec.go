@@ -18,11 +18,12 @@ import (
 
 // execOptions of the command line.
 type execOptions struct {
-	process, cwd, user, consoleSocket, pidFile, apparmor, label string
-	env, gids, caps                                             stringList
-	tty, detach, noNewPrivs, ignorePaused                       bool
-	preserveFDs                                                 int
-	cgroups                                                     map[string]string
+	process, cwd, user, consoleSocket, apparmor, label string
+	pidFile                                            pidFile
+	env, gids, caps                                    stringList
+	tty, detach, noNewPrivs, ignorePaused              bool
+	preserveFDs                                        int
+	cgroups                                            map[string]string
 }
 
 // addCgroup reads one --cgroup; without controllers it is that of all.
@@ -69,7 +70,7 @@ func execute(ctx context.Context, g *globals, args []string) error {
 	}
 	fs.StringVar(&o.cwd, "cwd", "", "working directory")
 	fs.StringVar(&o.consoleSocket, "console-socket", "", "unix socket that receives the terminal")
-	fs.StringVar(&o.pidFile, "pid-file", "", "file to write the process id to")
+	fs.StringVar((*string)(&o.pidFile), "pid-file", "", "file to write the process id to")
 	fs.StringVar(&o.apparmor, "apparmor", "", "AppArmor profile")
 	fs.StringVar(&o.label, "process-label", "", "SELinux label")
 	fs.BoolVar(&o.noNewPrivs, "no-new-privs", false, "set no_new_privs")
@@ -134,7 +135,10 @@ func (g *globals) exec(ctx context.Context, id string, args []string, o *execOpt
 }
 
 func (o *execOptions) attend(proc *ocirun.Process, signals <-chan os.Signal) error {
-	if err := writePid(o.pidFile, proc.Pid); err != nil {
+	if err := o.pidFile.write(proc.Pid); err != nil {
+		return err
+	}
+	if err := o.pidFile.show(); err != nil {
 		return err
 	}
 	restore := func() {}

@@ -18,7 +18,7 @@ func start(ctx context.Context, g *globals, args []string) error {
 	if err != nil {
 		return err
 	}
-	rt, r, err := g.open(id)
+	rt, r, err := g.openTo(id, true)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (g *globals) start(ctx context.Context, r *record) error {
 	if err := errors.Join(err, os.Remove(socket)); err != nil {
 		return err
 	}
-	if r.Spec.Hooks == nil {
+	if r.Bare || r.Spec.Hooks == nil {
 		return nil
 	}
 	if err := r.hooks(ctx, "poststart", r.Spec.Hooks.Poststart, r.Pid, specs.StateRunning); err != nil {

@@ -21,6 +21,14 @@ import (
 
 // record is the state file of one container.
 type record struct {
+	head
+	// Spec as it was when the container was created.
+	Spec *specs.Spec `json:"spec"`
+}
+
+// head is a record without the specification, which takes most of the time of
+// reading it.
+type head struct {
 	Version int       `json:"version"`
 	ID      string    `json:"id"`
 	Pid     int       `json:"pid"`
@@ -32,8 +40,9 @@ type record struct {
 	Systemd bool `json:"systemd,omitempty"`
 	// MountsBefore is ocirun.Container's.
 	MountsBefore []int `json:"mountsBefore,omitempty"`
-	// Spec as it was when the container was created.
-	Spec *specs.Spec `json:"spec"`
+	// Bare containers are started and deleted without a look at Spec: it has no
+	// hooks, agent or class of service, and a mount namespace of its own.
+	Bare bool `json:"bare,omitempty"`
 }
 
 const recordVersion = 1
@@ -56,7 +65,10 @@ func checkID(id string) error {
 func (g *globals) dir(id string) string { return filepath.Join(g.root, id) }
 
 // load reads a record. NotFound.
-func (g *globals) load(id string) (*record, error) {
+func (g *globals) load(id string) (*record, error) { return g.read(id, false) }
+
+// read reads a record, without Spec if brief is set and the container bare.
+func (g *globals) read(id string, brief bool) (*record, error) {
 	b, err := os.ReadFile(filepath.Join(g.dir(id), "state.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("container %q does not exist: %w", id, errdefs.ErrNotFound)
@@ -65,10 +77,17 @@ func (g *globals) load(id string) (*record, error) {
 		return nil, err
 	}
 	var r record
-	if err := coldjson.Unmarshal(b, &r); err != nil {
+	if brief {
+		err = coldjson.Unmarshal(b, &r.head)
+		brief = r.Bare
+	}
+	if !brief && err == nil {
+		err = coldjson.Unmarshal(b, &r)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("state of %s: %w", id, err)
 	}
-	if r.Version != recordVersion || r.Spec == nil {
+	if r.Version != recordVersion || r.Spec == nil && !brief {
 		return nil, fmt.Errorf("state of %s has version %d, this runtime knows %d", id, r.Version, recordVersion)
 	}
 	return &r, nil
@@ -137,8 +156,11 @@ func (r *record) pidfd() (*os.File, error) {
 }
 
 // open is how most commands begin.
-func (g *globals) open(id string) (*ocirun.Runtime, *record, error) {
-	r, err := g.load(id)
+func (g *globals) open(id string) (*ocirun.Runtime, *record, error) { return g.openTo(id, false) }
+
+// openTo is open, for commands that do with a brief record (see read).
+func (g *globals) openTo(id string, brief bool) (*ocirun.Runtime, *record, error) {
+	r, err := g.read(id, brief)
 	if err != nil {
 		return nil, nil, err
 	}
