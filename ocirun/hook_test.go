@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -166,7 +167,14 @@ func TestProgramIsSealed(t *testing.T) {
 	if err := os.WriteFile(name, []byte("the program"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for way, open := range map[string]func(string) (*os.File, error){"sealed copy": seal, "read-only view": readOnlyView} {
+	view := func(name string) (*os.File, error) {
+		f, mount, err := readOnlyView(name)
+		if err == nil {
+			t.Cleanup(func() { unix.Close(mount) })
+		}
+		return f, err
+	}
+	for way, open := range map[string]func(string) (*os.File, error){"sealed copy": seal, "read-only view": view} {
 		t.Run(way, func(t *testing.T) {
 			program, err := open(name)
 			if err != nil {
@@ -210,7 +218,9 @@ func TestProgramReplaced(t *testing.T) {
 		if old == nil {
 			continue
 		}
-		program, err := protect("/proc/self/fd/" + strconv.Itoa(int(old.Fd())))
+		var done sync.WaitGroup
+		defer done.Wait()
+		program, err := protect("/proc/self/fd/"+strconv.Itoa(int(old.Fd())), &done)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,9 +17,11 @@ import (
 // reach, and both give the container a file that nobody can ever write.
 
 // protect opens name by a way that no container can write it, without copying
-// it where that is possible.
-func protect(name string) (*os.File, error) {
-	if f, err := readOnlyView(name); err == nil {
+// it where that is possible. The mount it needed is closed by the goroutine that
+// done waits for: closing one takes the kernel a grace period.
+func protect(name string, done *sync.WaitGroup) (*os.File, error) {
+	if f, mount, err := readOnlyView(name); err == nil {
+		done.Go(func() { unix.Close(mount) })
 		return f, nil
 	}
 	return seal(name)
@@ -26,29 +29,29 @@ func protect(name string) (*os.File, error) {
 
 // readOnlyView opens name through an overlay of its directory. Without an upper
 // layer the kernel makes the whole file system read-only, not only the mount,
-// and nobody can change that; it is attached nowhere.
-func readOnlyView(name string) (*os.File, error) {
+// and nobody can change that; it is attached nowhere. The caller closes mount.
+func readOnlyView(name string) (f *os.File, mount int, err error) {
 	src, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, -1, err
 	}
 	defer src.Close()
 	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", src.Fd()))
 	if err != nil {
-		return nil, err
+		return nil, -1, err
 	}
 	// The kernel wants two lower directories, apart from each other; the first
 	// one wins. Without xino inodes keep their numbers.
-	mount, err := overlayRoot(Root{Layers: []string{filepath.Dir(real), "/run"}, Options: []string{"xino=off"}})
+	mount, err = overlayRoot(Root{Layers: []string{filepath.Dir(real), "/run"}, Options: []string{"xino=off"}})
 	if err != nil {
-		return nil, err
+		return nil, -1, err
 	}
-	defer unix.Close(mount)
 	fd, err := unix.Openat(mount, filepath.Base(real), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		unix.Close(mount)
+		return nil, -1, err
 	}
-	f := os.NewFile(uintptr(fd), "wherry-runtime")
+	f = os.NewFile(uintptr(fd), "wherry-runtime")
 	// The name may lead to a newer binary by now.
 	var want, got unix.Stat_t
 	err = errors.Join(unix.Fstat(int(src.Fd()), &want), unix.Fstat(fd, &got))
@@ -57,9 +60,10 @@ func readOnlyView(name string) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, err
+		unix.Close(mount)
+		return nil, -1, err
 	}
-	return f, nil
+	return f, mount, nil
 }
 
 // seal copies a binary into memory and forbids every change: whatever a

@@ -35,9 +35,10 @@ type Options struct {
 type Runtime struct {
 	log *slog.Logger
 	// program opens what inits execute, once.
-	program func() (*os.File, error)
-	null    *os.File
-	cgroups *cgroup.Host
+	program    func() (*os.File, error)
+	protecting sync.WaitGroup // see protect
+	null       *os.File
+	cgroups    *cgroup.Host
 	// held are the capabilities of this process: it can give no others.
 	held uint64
 
@@ -72,7 +73,7 @@ func New(opts Options) (*Runtime, error) {
 		return nil, err
 	}
 	if opts.Single {
-		r.program = sync.OnceValues(func() (*os.File, error) { return protect(name) })
+		r.program = sync.OnceValues(func() (*os.File, error) { return protect(name, &r.protecting) })
 		if opts.Creates {
 			go func() { _, _ = r.program() }() // whoever needs it learns of errors
 		}
@@ -95,6 +96,7 @@ func (r *Runtime) Close() error {
 	r.mu.Unlock()
 	err := errors.Join(r.null.Close(), h.close())
 	if r.noStandby {
+		r.protecting.Wait()
 		return err // the process ends, and what it opened for an init with it
 	}
 	program, perr := r.program()
