@@ -21,8 +21,10 @@ LDFLAGS := -s -w -X $(MODULE)/internal/version.Version=$(VERSION) -X $(MODULE)/i
 
 # Programs that live for a millisecond start 5 % faster with the garbage collector before Go 1.26's, which touches fewer
 # pages. A toolchain that does not know the setting builds them without it.
-BRIEF      := wherry wherry-runtime
 BRIEF_GC   := $(shell GOEXPERIMENT=nogreenteagc $(GO) env GOROOT >/dev/null 2>&1 && echo nogreenteagc)
+
+# Where it has one, wherry-runtime begins at an entry of its own (cmd/wherry-runtime/entry_*.s).
+RUNTIME_ENTRY := $(if $(wildcard cmd/wherry-runtime/entry_$(shell $(GO) env GOARCH).s),-E main.entry)
 
 export WHERRY_BIN := $(BIN)
 
@@ -57,7 +59,8 @@ build: static ## the same as static
 static: hello-image ## build the static binaries into bin/
 	@mkdir -p $(BIN)
 	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/wherryd ./fixtures/make-images
-	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(BRIEF))
+	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/wherry
+	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS) $(RUNTIME_ENTRY)' -o $(BIN)/ ./cmd/wherry-runtime
 
 hello-image: ## build the image that the daemon embeds
 	@mkdir -p $(BIN)

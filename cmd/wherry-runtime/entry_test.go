@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestEntry: commands run on one processor unless told otherwise, and start
+// with any environment.
+func TestEntry(t *testing.T) {
+	if _, err := os.Stat("entry_" + runtime.GOARCH + ".s"); err != nil {
+		t.Skip("no entry of its own on " + runtime.GOARCH)
+	}
+	bin := filepath.Join(t.TempDir(), "wherry-runtime")
+	if out, err := exec.Command("go", "build", "-ldflags", "-E main.entry", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	const trace = "GODEBUG=schedtrace=1000"
+	for want, env := range map[string][]string{
+		"gomaxprocs=1 ": {trace, "A=", "B=b"}, "gomaxprocs=3 ": {"GOMAXPROCS=3", trace},
+	} {
+		if got := scheduler(t, bin, env); !strings.Contains(got, want) {
+			t.Errorf("with %q: %s, want %s", env, got, want)
+		}
+	}
+	cmd := exec.Command(bin, "--version")
+	cmd.Env = []string{}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "spec:") {
+		t.Errorf("without an environment: %v: %s", err, out)
+	}
+}
+
+// scheduler returns what the Go runtime says of a command's scheduler. The
+// command waits for a reader of its log until it has.
+func scheduler(t *testing.T, bin string, env []string) (line string) {
+	t.Helper()
+	log := filepath.Join(t.TempDir(), "log")
+	if err := syscall.Mkfifo(log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, "--log", log, "nonsense")
+	cmd.Env = env
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(stderr); !strings.HasPrefix(line, "SCHED") && lines.Scan(); {
+		line = lines.Text()
+	}
+	f, err := os.Open(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_ = cmd.Wait() // there is no such command
+	return line
+}
+
+// TestAllProcessors: a helper has those that the entry took.
+func TestAllProcessors(t *testing.T) {
+	before := runtime.GOMAXPROCS(1)
+	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
+	t.Setenv("GOMAXPROCS", "1")
+	if allProcessors(); runtime.GOMAXPROCS(0) != 1 {
+		t.Error("the user's choice is not heeded")
+	}
+	t.Setenv("GOMAXPROCS", "01")
+	if allProcessors(); runtime.GOMAXPROCS(0) != runtime.NumCPU() {
+		t.Errorf("%d of %d processors", runtime.GOMAXPROCS(0), runtime.NumCPU())
+	}
+	if v, ok := os.LookupEnv("GOMAXPROCS"); ok {
+		t.Errorf("GOMAXPROCS=%s is left to those that a helper starts", v)
+	}
+}
