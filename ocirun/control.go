@@ -48,10 +48,10 @@ func (r *Runtime) Update(_ context.Context, cgroup string, res *specs.LinuxResou
 // lack of memory. Read it after the container exited and before DeleteCgroup.
 func (r *Runtime) OOMKills(cgroup string) (uint64, error) { return r.cgroups.OOMKills(cgroup) }
 
-// WatchOOM calls f when the kernel killed a process of the cgroup for lack of
-// memory, until ctx ends or the cgroup is gone. NotFound.
-func (r *Runtime) WatchOOM(ctx context.Context, cgroup string, f func()) error {
-	return r.cgroups.WatchOOM(ctx, cgroup, f)
+// WatchOOM calls ready when it watches, and f when the kernel killed a process
+// of the cgroup for lack of memory, until ctx ends or the cgroup is gone. NotFound.
+func (r *Runtime) WatchOOM(ctx context.Context, cgroup string, ready, f func()) error {
+	return r.cgroups.WatchOOM(ctx, cgroup, ready, f)
 }
 
 // Stats reads the counters of a cgroup. NotFound.

@@ -14,24 +14,28 @@ import (
 )
 
 // WatchOOM calls f whenever the kernel kills a process of the cgroup for lack
-// of memory, until ctx ends or the cgroup is removed. NotFound, and
-// NotImplemented without a memory cgroup.
-func (h *Host) WatchOOM(ctx context.Context, path string, f func()) error {
+// of memory, until ctx ends or the cgroup is removed. It calls ready first: from
+// then on nothing is missed. NotFound, and NotImplemented without a memory cgroup.
+func (h *Host) WatchOOM(ctx context.Context, path string, ready, f func()) error {
 	if !h.V2 && h.V1("memory") == nil {
 		return fmt.Errorf("the memory cgroup is not mounted: %w", errdefs.ErrNotImplemented)
 	}
-	last, err := h.OOMKills(path)
-	if err != nil {
+	if _, err := h.OOMKills(path); err != nil {
 		return fmt.Errorf("cgroup %s: %w: %w", path, err, errdefs.ErrNotFound)
 	}
 	fd, err := h.oomEvents(path)
 	if err != nil {
 		return err
 	}
+	last, err := h.OOMKills(path) // what comes after it is an event, too
+	if err != nil {
+		return errors.Join(fmt.Errorf("cgroup %s: %w: %w", path, err, errdefs.ErrNotFound), unix.Close(fd))
+	}
 	events := os.NewFile(uintptr(fd), "oom")
 	defer events.Close()
 	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
+	ready()
 	buf := make([]byte, 4096)
 	for {
 		if _, err := events.Read(buf); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -66,10 +67,14 @@ func (r *record) watch(ctx context.Context, rt *ocirun.Runtime, interval time.Du
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	killed := make(chan struct{}, 64)
+	watched := make(chan struct{})
+	ready := sync.OnceFunc(func() { close(watched) })
 	go func() {
+		defer ready()
 		// Without a memory cgroup there is nothing to tell.
-		_ = rt.WatchOOM(ctx, r.Cgroup, func() { killed <- struct{}{} })
+		_ = rt.WatchOOM(ctx, r.Cgroup, ready, func() { killed <- struct{}{} })
 	}()
+	<-watched // whoever has read statistics misses nothing that comes later
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
