@@ -13,6 +13,11 @@ import (
 	"github.com/wherry-engine/wherry/internal/testenv"
 )
 
+// pages makes a connection for each request. A client that keeps connections
+// also keeps one that came too late for a request that timed out, on which nothing
+// is ever sent; a server that is to end gracefully waits for it.
+var pages = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
 // httpGet fetches a page, with retries while the server starts.
 func httpGet(t *testing.T, addr string) string {
 	t.Helper()
@@ -24,7 +29,7 @@ func httpGet(t *testing.T, addr string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := pages.Do(req)
 		if err != nil {
 			return false
 		}

@@ -100,7 +100,7 @@ func testExec(t *testing.T, r *Runtime, prepare func()) {
 		want   string
 		code   int
 	}{
-		{"basics", nil, "hostname; pwd; id; cat /proc/1/comm; exit 5", "box\n/\nuid=0(root) gid=0(root)\nsleep\n", 5},
+		{"basics", nil, "hostname; pwd; id; readlink /proc/1/exe; exit 5", "box\n/\nuid=0(root) gid=0(root)\n/bin/busybox\n", 5},
 		{"namespaces", nil, "for n in pid mnt uts ipc net cgroup; do [ $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) ] || echo $n; done", "", 0},
 		{"cgroups", nil, "grep -v ':/$' /proc/self/cgroup", "", 1},
 		{"security", nil, "grep -E 'CapEff|CapBnd|Seccomp:' /proc/self/status", "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nSeccomp:\t2\n", 0},
