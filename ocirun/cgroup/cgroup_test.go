@@ -100,6 +100,7 @@ func TestSettingsV2(t *testing.T) {
 	}
 	for name, bad := range map[string]*specs.LinuxResources{
 		"key":        {Unified: map[string]string{"../x.y": "1"}},
+		"processes":  {Unified: map[string]string{"cgroup.procs": "1"}},
 		"no dot":     {Unified: map[string]string{"x": "1"}},
 		"swap":       {Memory: &specs.LinuxMemory{Swap: p(int64(5))}},
 		"swap below": {Memory: &specs.LinuxMemory{Swap: p(int64(5)), Limit: p(int64(6))}},

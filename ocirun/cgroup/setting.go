@@ -138,10 +138,14 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }
 
-// checkKey refuses a file name that leaves the cgroup.
+// checkKey refuses a file name that leaves the cgroup, and files of the cgroup
+// itself that are no limits: processes are not put there, or killed, this way.
 func checkKey(key string) error {
 	if key == "" || strings.Contains(key, "/") || !strings.Contains(key, ".") {
 		return invalid("unified resource %q is not a cgroup file", key)
+	}
+	if strings.HasPrefix(key, "cgroup.") && !strings.HasPrefix(key, "cgroup.max.") {
+		return invalid("unified resource %q is not a limit", key)
 	}
 	return nil
 }
