@@ -163,6 +163,8 @@ func (e *engine) containerDefaults(cfg *config.Config) (defaults.Containers, err
 	}
 	if apparmor.Supported() {
 		d.AppArmor, d.LoadAppArmor = apparmor.Default, apparmor.Ensure
+	} else if lack := apparmor.Lack(); lack != "" {
+		e.log.Warn("the kernel has AppArmor, but containers are not confined by it", "lack", lack)
 	}
 	for name, r := range cfg.Runtimes {
 		d.Runtimes[name] = nil

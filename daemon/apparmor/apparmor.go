@@ -16,20 +16,30 @@ import (
 // Default is the profile of containers that name none.
 const Default = "docker-default"
 
-// Supported tells whether containers can be confined here: the kernel has
-// AppArmor switched on, its files are mounted, and apparmor_parser is installed.
-// Without the parser there is no default profile, but those that somebody else
-// loaded can be used by name.
-func Supported() bool {
-	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	if err != nil || !strings.HasPrefix(string(enabled), "Y") {
-		return false
+// Supported tells whether containers can be confined here. Where they cannot
+// there is no default profile, but those that somebody else loaded can be used
+// by name.
+func Supported() bool { return enabled() && Lack() == "" }
+
+// Lack says what keeps a kernel that has AppArmor from confining containers;
+// empty if nothing does, and if the kernel has none.
+func Lack() string {
+	if !enabled() {
+		return ""
 	}
 	if _, err := os.Stat("/sys/kernel/security/apparmor/profiles"); err != nil {
-		return false
+		return "its files are not mounted at /sys/kernel/security"
 	}
-	_, err = exec.LookPath("apparmor_parser")
-	return err == nil
+	if _, err := exec.LookPath("apparmor_parser"); err != nil {
+		return "apparmor_parser is not installed"
+	}
+	return ""
+}
+
+// enabled tells whether the kernel has AppArmor switched on.
+func enabled() bool {
+	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return err == nil && strings.HasPrefix(string(b), "Y")
 }
 
 // Ensure loads the default profile unless the kernel has one of that name: a

@@ -210,6 +210,8 @@ func (s *Source) warnings(info *system.Info, c *config.Config) []string {
 	add(!info.IPv4Forwarding, "IPv4 forwarding is disabled")
 	add(!c.Network.IPTables, "no firewall rules are installed for IPv4 (--iptables=false)")
 	add(!c.Network.IP6Tables, "no firewall rules are installed for IPv6 (--ip6tables=false)")
+	lack := apparmor.Lack()
+	add(lack != "", "the kernel has AppArmor, but containers are not confined by it: "+lack)
 	if s.o.Warnings != nil {
 		for _, text := range s.o.Warnings() {
 			add(true, text)

@@ -23,7 +23,7 @@ these() { local IFS='|'; echo "^($*)\$"; }
 
 echo "Linux $(uname -r), $(nproc) processors, cgroup v2 with $(cat /sys/fs/cgroup/cgroup.controllers); $(cat /sys/kernel/security/lsm); up $(cut -d' ' -f1 /proc/uptime) s"
 
-for package in ocirun/cgroup ocirun/command ocirun/passwd ocirun/wire; do tests $package -test.timeout 5m; done
+for package in ocirun/cgroup ocirun/command ocirun/passwd ocirun/wire daemon/apparmor; do tests $package -test.timeout 5m; done
 tests ocirun/seccomp -test.timeout 5m -test.skip Libseccomp # a comparison of programs, which no kernel changes
 # 160 containers; a view that kernel 6.1 refuses, so that the runtime seals a copy of itself there.
 tests ocirun -test.timeout 8m -test.skip '^TestNothingIsLeft$|^TestProgramIsSealed$/^read-only_view$'
