@@ -197,3 +197,33 @@ func TestAppArmor(t *testing.T) {
 		cli.OK(t, "kill", n)
 	})
 }
+
+// TestSELinuxLabels: the engine confines by no label of its own. Where the
+// kernel has SELinux it refuses what asks for one; elsewhere it says that it is
+// discarded.
+func TestSELinuxLabels(t *testing.T) {
+	t.Parallel()
+	d := shared(t)
+	image := d.Image(t, "busybox")
+	own, err := os.ReadFile("/proc/self/attr/current")
+	known, _ := os.ReadFile("/proc/filesystems")
+	enabled := err == nil && strings.Contains(string(known), "\tselinuxfs\n") && strings.Contains(string(own), ":")
+	d.Both(t, func(t *testing.T, cli testenv.CLI) {
+		res := cli.Try(t, "run", "--rm", "--security-opt", "label=type:spc_t", image, "true")
+		if enabled {
+			contains(t, "type", res.Stderr, "label=type:spc_t (an SELinux label other than the engine's own) is not supported")
+		} else {
+			contains(t, "type", res.Stderr, "SELinux is not enabled on this host. The label is discarded.")
+		}
+		contains(t, "unknown", cli.Try(t, "run", "--rm", "--security-opt", "label=colour:red", image, "true").Stderr, "bad label option")
+		// Nothing to disable, and nothing to relabel volumes for.
+		dir := t.TempDir()
+		got := cli.OK(t, "run", "--rm", "--security-opt", "label=disable", "-v", dir+":/data:Z", image, "sh", "-c", "touch /data/file && cat /proc/self/attr/current")
+		if enabled {
+			equal(t, "label", strings.Trim(got, "\x00\n"), strings.Trim(string(own), "\x00\n"))
+		}
+		if _, err := os.Stat(filepath.Join(dir, "file")); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -29,10 +29,10 @@ var appArmor = sync.OnceValue(func() bool {
 // as it takes one; the kernel's own label their files themselves.
 func label(w *wire.Mount, context string) {
 	switch w.Type {
-	case "proc", "sysfs", "cgroup", "cgroup2", "mqueue":
+	case "proc", "sysfs", "cgroup", "cgroup2":
 		return
 	}
-	if context != "" && w.Kind == wire.MountFS {
-		w.Data = append(w.Data[:len(w.Data):len(w.Data)], "context="+context)
+	if w.Kind == wire.MountFS {
+		w.Label = context
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/docker/go-units"
 	apicontainer "github.com/moby/moby/api/types/container"
 
+	"github.com/wherry-engine/wherry/engine/spec"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -116,6 +117,20 @@ func TestSlices(t *testing.T) {
 		err := HostConfig(&apicontainer.HostConfig{Resources: apicontainer.Resources{CgroupParent: parent}}, &apicontainer.Config{}, host)
 		if ok != (err == nil) || !ok && !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %v", parent, err)
+		}
+	}
+}
+
+// TestLabels: SELinux labels are never taken and ignored where there is SELinux.
+func TestLabels(t *testing.T) {
+	host := Host{CPUs: 2, Runtimes: map[string]*task.Runtime{"wherry": nil}, LogTypes: []string{"json-file"}}
+	for option, ok := range map[string]bool{
+		"label=disable": true, "label:disable": true, "disable": true, "label=type:spc_t": !spec.SELinux(), "label=level:s0:c1,c2": !spec.SELinux(),
+		"label=spc_t": false, "label=type:": false, "label=disable:": false, "label=kind:x": false,
+	} {
+		err := HostConfig(&apicontainer.HostConfig{SecurityOpt: []string{option}}, &apicontainer.Config{}, host)
+		if ok != (err == nil) || !ok && !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) {
+			t.Errorf("%s: %v", option, err)
 		}
 	}
 }

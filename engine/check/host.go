@@ -206,8 +206,12 @@ func sysctls(h *apicontainer.HostConfig) error {
 }
 
 func security(h *apicontainer.HostConfig) error {
-	if _, err := spec.ParseSecurity(h.SecurityOpt); err != nil {
+	sec, err := spec.ParseSecurity(h.SecurityOpt)
+	if err != nil {
 		return err
+	}
+	if sec.Label != "" && spec.SELinux() {
+		return refused("security option label=%s (an SELinux label other than the engine's own)", sec.Label)
 	}
 	for _, list := range [][]string{h.CapAdd, h.CapDrop} {
 		if _, err := spec.Capabilities(list); err != nil {

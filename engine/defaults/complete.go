@@ -91,6 +91,9 @@ func (d *Containers) fillHost(h *apicontainer.HostConfig) (warnings []string) {
 		if sec.AppArmor != "" && sec.AppArmor != "unconfined" && !spec.AppArmor() {
 			warnings = append(warnings, "AppArmor is not enabled on this host. The profile is discarded.")
 		}
+		if sec.Label != "" { // refused where there is SELinux
+			warnings = append(warnings, "SELinux is not enabled on this host. The label is discarded.")
+		}
 	}
 	h.Binds = slices.Clone(h.Binds)
 	return warnings

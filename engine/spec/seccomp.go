@@ -39,6 +39,16 @@ var AppArmor = sync.OnceValue(func() bool {
 	return err == nil && strings.HasPrefix(string(b), "Y")
 })
 
+// SELinux reports whether the kernel confines by SELinux.
+var SELinux = sync.OnceValue(func() bool {
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil || !strings.Contains(string(known), "\tselinuxfs\n") {
+		return false
+	}
+	label, err := os.ReadFile("/proc/self/attr/current")
+	return err == nil && strings.Contains(string(label), ":")
+})
+
 // ExecCaps returns the capabilities of a further process in the container.
 func ExecCaps(add, drop []string, privileged bool) ([]string, error) {
 	return effectiveCaps(add, drop, privileged)

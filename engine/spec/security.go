@@ -18,8 +18,9 @@ type Security struct {
 	Unmask bool
 	// WritableCgroups mounts /sys/fs/cgroup writable.
 	WritableCgroups bool
-	// Labels are SELinux ones; only "disable" is honoured.
-	Labels []string
+	// Label is an SELinux one that is asked for, such as "type:spc_t". Containers
+	// have that of the engine: there is none to disable.
+	Label string
 }
 
 // ParseSecurity reads security options. InvalidArgument.
@@ -32,8 +33,7 @@ func ParseSecurity(opts []string) (Security, error) {
 			continue
 		}
 		if opt == "disable" {
-			s.Labels = append(s.Labels, opt)
-			continue
+			continue // of old clients: label=disable
 		}
 		key, value, ok := strings.Cut(opt, "=")
 		if !ok {
@@ -52,7 +52,7 @@ func ParseSecurity(opts []string) (Security, error) {
 func (s *Security) set(key, value string) error {
 	switch key {
 	case "label":
-		s.Labels = append(s.Labels, value)
+		return s.label(value)
 	case "apparmor":
 		s.AppArmor = value
 	case "seccomp":
@@ -81,6 +81,23 @@ func (s *Security) set(key, value string) error {
 		return invalid("invalid --security-opt 2: %q", key+"="+trim(value))
 	}
 	return nil
+}
+
+// label reads an option such as "type:spc_t" or "disable".
+func (s *Security) label(value string) error {
+	key, what, _ := strings.Cut(value, ":")
+	switch key {
+	case "disable":
+		if value == key {
+			return nil
+		}
+	case "user", "role", "type", "level", "filetype":
+		if what != "" {
+			s.Label = value
+			return nil
+		}
+	}
+	return invalid("bad label option %q: it is disable, or user, role, type, level or filetype with a colon and a value", trim(value))
 }
 
 // Profile is the AppArmor profile of a container: the one it names, none if it

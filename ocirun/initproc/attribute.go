@@ -42,7 +42,11 @@ func (s *setup) attributes() error {
 		return err
 	}
 	if p.AppArmor != "" {
-		if err := s.writeLabel("attr/apparmor/exec", "attr/exec", "exec "+p.AppArmor); err != nil {
+		err := s.writeLabel("attr/apparmor/exec", "attr/exec", "exec "+p.AppArmor)
+		if errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("set AppArmor profile %s: the kernel has no profile of this name loaded: %w", p.AppArmor, err)
+		}
+		if err != nil {
 			return fmt.Errorf("set AppArmor profile %s: %w", p.AppArmor, err)
 		}
 	}

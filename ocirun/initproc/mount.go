@@ -41,13 +41,22 @@ func (s *setup) mount(m *wire.Mount) error {
 	if m.IVersion {
 		return s.mountByCall(m)
 	}
-	fd, err := newMount(m.Type, m.Source, s.withMode(m), s.initialAttr(m))
+	data := s.withMode(m)
+	if m.Label != "" && m.Type != "mqueue" {
+		data = append(data[:len(data):len(data)], "context="+m.Label)
+	}
+	fd, err := newMount(m.Type, m.Source, data, s.initialAttr(m))
 	if err != nil {
 		return err
 	}
 	kernel := m.Type == "proc" || m.Type == "sysfs"
 	if !kernel {
 		defer unix.Close(fd)
+	}
+	if m.Label != "" && m.Type == "mqueue" { // the kernel has made it, with a label, together with the namespace
+		if err := unix.Setxattr("/proc/self/fd/"+itoa(fd), "security.selinux", []byte(m.Label), 0); err != nil {
+			return fmt.Errorf("set SELinux context %s: %w", m.Label, err)
+		}
 	}
 	target, err := s.mountPoint(m)
 	if err != nil {
@@ -82,7 +91,11 @@ func (s *setup) mountByCall(m *wire.Mount) error {
 		return err
 	}
 	defer unix.Close(target)
-	if err := unix.Mount(m.Source, "/proc/self/fd/"+itoa(target), m.Type, unix.MS_I_VERSION, strings.Join(s.withMode(m), ",")); err != nil {
+	data := strings.Join(s.withMode(m), ",")
+	if m.Label != "" {
+		data += `,context="` + m.Label + `"` // which has commas
+	}
+	if err := unix.Mount(m.Source, "/proc/self/fd/"+itoa(target), m.Type, unix.MS_I_VERSION, data); err != nil {
 		return fmt.Errorf("mount with iversion: %w", err)
 	}
 	if m.CopyUp {

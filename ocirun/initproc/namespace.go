@@ -104,6 +104,11 @@ func (s *setup) keyring() error {
 	if err != nil {
 		return err
 	}
+	if label := s.cfg.Process.SELinux; label != "" { // until the next exec
+		if err := s.writeProc("attr/keycreate", label); err != nil {
+			return fmt.Errorf("set SELinux label %s of the keyring: %w", label, err)
+		}
+	}
 	_, _, errno := unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, uintptr(unsafe.Pointer(name)), 0)
 	// A kernel without keys, or a quota that is used up, isolates as well.
 	if errno != 0 && errno != unix.ENOSYS && errno != unix.EDQUOT && errno != unix.EPERM {

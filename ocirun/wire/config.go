@@ -92,6 +92,7 @@ type Mount struct {
 	Source string
 	Type   string
 	Data   []string // file-system options, "key" or "key=value"
+	Label  string   // SELinux context of all files of a new file system
 	// SourceFD is an opened source (open_tree), or -1.
 	SourceFD  int
 	Recursive bool // rbind

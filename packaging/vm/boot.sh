@@ -2,13 +2,14 @@
 # Boots Debian's kernel in qemu and runs a script there as root: what the host has is there too, at the same place and
 # read-only, but for /tmp, which is an empty disk, and /run; all changes are lost. Prints what the script prints, and
 # ends with its status; 124 when the time is up, 125 if the guest did not boot.
-# usage: boot.sh [-t SECONDS] DIRECTORY   the guest sees the directory as /lane, writable, and runs /lane/run with bash
+# usage: boot.sh [-t SECONDS] [-k WORDS] DIRECTORY
+#   the guest sees the directory as /lane, writable, and runs /lane/run with bash; -k adds to the kernel's command line
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
-limit=600
-while getopts t: option; do
-	case $option in t) limit=$OPTARG ;; *) exit 2 ;; esac
+limit=600 words=''
+while getopts t:k: option; do
+	case $option in t) limit=$OPTARG ;; k) words=$OPTARG ;; *) exit 2 ;; esac
 done
 shift $((OPTIND - 1))
 lane=$(realpath "${1:?usage: boot.sh [-t SECONDS] DIRECTORY}")
@@ -52,7 +53,7 @@ cat "$tmp/out" &
 reader=$!
 timeout -k 5 "$limit" qemu-system-x86_64 -M pc "${accel[@]}" -m 3072 -smp 2 -nodefaults -no-user-config -display none -no-reboot \
 	-kernel "$kernel" -initrd "$cache/initrd" \
-	-append "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on mitigations=off" \
+	-append "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on mitigations=off $words" \
 	-fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host \
 	-fsdev "local,id=lane,path=$lane,security_model=none,multidevs=remap" -device virtio-9p-pci,fsdev=lane,mount_tag=lane \
 	-drive "file=$tmp/disk,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk \

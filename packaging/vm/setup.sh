@@ -52,6 +52,11 @@ if [ ! -d "$cache/apparmor" ]; then
 	update
 	unpack apparmor "$cache/apparmor" || cannot "no package apparmor could be downloaded"
 fi
+if [ ! -d "$cache/secilc" ]; then
+	update
+	unpack secilc "$cache/secilc" || cannot "no package secilc could be downloaded"
+fi
+"$cache/secilc/usr/bin/secilc" -c 30 -o "$cache/policy" -f /dev/null selinux.cil
 
 version=$(basename "$cache"/kernel/lib/modules/*)
 modules=lib/modules/$version
