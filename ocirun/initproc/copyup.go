@@ -10,12 +10,16 @@ import (
 // copyUp copies what the directory from holds into the still detached tmpfs
 // to: files, directories, links and their owners. Special files are skipped.
 func copyUp(from, to int) error {
-	return copyDir(from, to, 0)
+	return copier(make([]byte, 64<<10)).dir(from, to, 0)
 }
+
+// copier is a buffer for all of it: the stack of a forked init is no place for one
+// per directory (see forkStack).
+type copier []byte
 
 const maxCopyDepth = 64
 
-func copyDir(from, to, depth int) error {
+func (c copier) dir(from, to, depth int) error {
 	if depth > maxCopyDepth {
 		return fmt.Errorf("more than %d directories deep", maxCopyDepth)
 	}
@@ -28,18 +32,17 @@ func copyDir(from, to, depth int) error {
 	if err := copyMeta(dir, to); err != nil {
 		return err
 	}
-	buf := make([]byte, 16384)
 	for {
-		n, err := unix.ReadDirent(dir, buf)
+		n, err := unix.ReadDirent(dir, c)
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return nil
 		}
-		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
+		_, _, names := unix.ParseDirent(c[:n], -1, nil)
 		for _, name := range names {
-			if err := copyEntry(dir, to, name, depth); err != nil {
+			if err := c.entry(dir, to, name, depth); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -62,7 +65,7 @@ func copyMeta(from, to int) error {
 	return unix.Fchmod(fd, st.Mode&0o7777)
 }
 
-func copyEntry(from, to int, name string, depth int) error {
+func (c copier) entry(from, to int, name string, depth int) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		if errors.Is(err, unix.ENOENT) {
@@ -85,24 +88,23 @@ func copyEntry(from, to int, name string, depth int) error {
 			return err
 		}
 		defer unix.Close(dst)
-		return copyDir(src, dst, depth+1)
+		return c.dir(src, dst, depth+1)
 	case unix.S_IFLNK:
-		buf := make([]byte, unix.PathMax)
-		n, err := unix.Readlinkat(from, name, buf)
+		n, err := unix.Readlinkat(from, name, c[:unix.PathMax])
 		if err != nil {
 			return err
 		}
-		if err := unix.Symlinkat(string(buf[:n]), to, name); err != nil {
+		if err := unix.Symlinkat(string(c[:n]), to, name); err != nil {
 			return err
 		}
 		return unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
 	case unix.S_IFREG:
-		return copyFile(from, to, name, &st)
+		return c.file(from, to, name, &st)
 	}
 	return nil
 }
 
-func copyFile(from, to int, name string, st *unix.Stat_t) error {
+func (c copier) file(from, to int, name string, st *unix.Stat_t) error {
 	src, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -113,16 +115,15 @@ func copyFile(from, to int, name string, st *unix.Stat_t) error {
 		return err
 	}
 	defer unix.Close(dst)
-	buf := make([]byte, 64<<10)
 	for {
-		n, err := unix.Read(src, buf)
+		n, err := unix.Read(src, c)
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			break
 		}
-		for b := buf[:n]; len(b) > 0; {
+		for b := c[:n]; len(b) > 0; {
 			w, err := unix.Write(dst, b)
 			if err != nil {
 				return err

@@ -61,6 +61,7 @@ func (s *setup) execute(file string) error {
 		return err
 	}
 	heedSignals()
+	unblockSignals() // the filter may forbid it
 	if p.Init {
 		return s.becomeReaper(file)
 	}
@@ -74,16 +75,16 @@ func (s *setup) execute(file string) error {
 	if err := s.lockDown(); err != nil {
 		return err
 	}
-	unblockSignals()
-	s.leave()
+	s.leaving(true)
 	_, _, errno := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])))
+	s.leaving(false)
 	return execError(file, errno)
 }
 
-// leave is called immediately before the exec.
-func (s *setup) leave() {
+// leaving is called immediately before the exec, and after one that failed.
+func (s *setup) leaving(yes bool) {
 	if s.ended != nil {
-		*s.ended = true
+		*s.ended = yes
 	}
 }
 

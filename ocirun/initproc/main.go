@@ -67,7 +67,7 @@ type setup struct {
 	null    int // the host's /dev/null
 	root    int // the root of the container
 	console int // master of the pseudo-terminal
-	// ended is set before the process becomes another program, if not nil.
+	// ended is set while the process becomes another program, if not nil.
 	ended *bool
 	user  user
 	// chdirLater: the working directory can be entered by the user only.

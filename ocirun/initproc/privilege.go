@@ -36,6 +36,12 @@ func (s *setup) dropPrivileges() error {
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("do not keep capabilities: %w", err)
 	}
+	// Processes of a shared PID namespace that are as privileged could look into
+	// this one, whose memory and other threads still may everything, until the
+	// exec. With fs.suid_dumpable=1 the change of the user had allowed it.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("become undumpable: %w", err)
+	}
 	unix.Umask(0o022)
 	if p.Umask >= 0 {
 		unix.Umask(int(p.Umask))
@@ -74,14 +80,8 @@ func (s *setup) becomeUser() error {
 	return nil
 }
 
-// lockDown is the last step before exec. Between the loss of the last privilege
-// and the exec, processes of a shared PID namespace that are as privileged could
-// look into this one, whose other threads still may everything: it becomes
-// undumpable first, until the exec.
+// lockDown is the last step before exec.
 func (s *setup) lockDown() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("become undumpable: %w", err)
-	}
 	p := &s.cfg.Process
 	if p.NoNewPrivileges {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

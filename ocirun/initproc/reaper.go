@@ -42,11 +42,11 @@ func (s *setup) becomeReaper(file string) error {
 	if err := s.lockDown(); err != nil {
 		return err
 	}
-	unblockSignals()
-	s.leave()
+	s.leaving(true)
 	empty := []byte{0}
 	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(prog), uintptr(unsafe.Pointer(&empty[0])),
 		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])), unix.AT_EMPTY_PATH, 0)
+	s.leaving(false)
 	return fmt.Errorf("execute the reaper: %w", errno)
 }
 
