@@ -139,7 +139,7 @@ const smallMemory = 32 << 20
 // into a v2 cgroup is worth a lot, as entering it needs a global lock of the
 // kernel; only a very small container is better off without.
 func (r *Runtime) cgroupsAtBirth(b *birth, p *plan, path string, res *specs.LinuxResources) error {
-	p.enterLater = !r.cgroups.V2 || small(res) && !b.fork
+	p.enterLater = !r.cgroups.V2 || small(res)
 	if r.cgroups.V2 && p.enterLater {
 		return nil
 	}

@@ -299,19 +299,22 @@ func (s *spawned) watch(ctx context.Context) (stop func() bool) {
 }
 
 // abandon kills an init and makes whoever listens to it stop: one that is
-// frozen dies only when it is thawed. One that is not known yet is killed by know.
+// frozen dies only when it is thawed. One that is not known yet is killed by know;
+// until then a configuration that nobody reads keeps nobody waiting.
 func (s *spawned) abandon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.abandoned = true
+	if s.pidfd == nil {
+		_ = unix.Shutdown(s.conn.FD, unix.SHUT_WR)
+		return
+	}
 	s.abandonLocked()
 }
 
 func (s *spawned) abandonLocked() {
-	if s.pidfd != nil {
-		_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
-		_ = unix.Shutdown(s.conn.FD, unix.SHUT_RDWR)
-	}
+	s.signalKill()
+	_ = unix.Shutdown(s.conn.FD, unix.SHUT_RDWR)
 }
 
 // signalKill kills the init.

@@ -355,8 +355,10 @@ func (r *Runtime) dropForker(s *spawned) {
 	s.forker = nil
 	f.signalKill()
 	f.reap()
-	if pid := int(f.child.get()); s.pidfd == nil && pid != 0 {
-		_ = s.know(pid) // it is there until it is reaped
+	// It is there until it is reaped, with a descriptor to be had or not.
+	if pid := int(f.child.get()); s.pidfd == nil && pid != 0 && s.know(pid) != nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_, _ = unix.Wait4(pid, nil, 0, nil)
 	}
 	r.standby.end(f)
 }
