@@ -115,10 +115,16 @@ func (r *Runtime) execInto(ctx context.Context, req *ExecRequest, cgroup string,
 	if root != nil {
 		cfg.RootFD, fds = len(fds), append(fds, int(root.Fd()))
 	}
+	s, err := r.spawn(b)
+	if err != nil {
+		return nil, fmt.Errorf("exec: %w", err)
+	}
 	if !r.cgroups.V2 {
-		// By itself, so that the container need not have the memory it starts with.
+		// By itself, so that the container need not have the memory it starts with;
+		// they are opened while it is made.
 		groups, err := r.cgroups.OpenTasks(req.Cgroup, sub)
 		if err != nil {
+			r.drop(s)
 			return nil, err
 		}
 		defer closeFDs(groups)
@@ -126,10 +132,6 @@ func (r *Runtime) execInto(ctx context.Context, req *ExecRequest, cgroup string,
 			cfg.CgroupFDs = append(cfg.CgroupFDs, len(fds)+i)
 		}
 		fds = append(fds, groups...)
-	}
-	s, err := r.spawn(b)
-	if err != nil {
-		return nil, fmt.Errorf("exec: %w", err)
 	}
 	console, err := r.runExec(ctx, s, cfg, fds, req)
 	runtime.KeepAlive(req)
