@@ -187,7 +187,7 @@ func TestExecIntoBusyCgroup(t *testing.T) {
 	r := newRuntime(t)
 	root := busyboxRoot(t)
 	needsCPULimits(t, r)
-	quota, period := int64(2000), uint64(100000)
+	quota, period := int64(10000), uint64(100000)
 	req := sh(root, "while :; do :; done")
 	req.Spec.Linux.Resources.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
 	c := start(t, r, req)
