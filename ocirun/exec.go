@@ -150,7 +150,7 @@ func (r *Runtime) execInto(ctx context.Context, req *ExecRequest, cgroup string,
 
 // execBirth says how that init is cloned, and cfg which namespaces it then enters.
 func execBirth(req *ExecRequest, cfg *wire.Config) (*birth, error) {
-	b := &birth{extra: req.ExtraFiles, fork: !cfg.Process.Notify}
+	b := &birth{extra: req.ExtraFiles, fork: execForkable(req, cfg)}
 	if cfg.UserNS {
 		b.userNS = req.PidFD
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/ocirun/cgroup"
+	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
 // standing returns the one init that stands by.
@@ -111,5 +112,42 @@ func TestBornIntoSmallMemory(t *testing.T) {
 	r, b, p := &Runtime{cgroups: &cgroup.Host{V2: true}}, &birth{fork: true}, &plan{}
 	if err := r.cgroupsAtBirth(b, p, "/none", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}); err != nil || b.cgroup != "" || !p.enterLater {
 		t.Error(b.cgroup, p.enterLater, err)
+	}
+}
+
+// TestNotForked: what must not share memory with others does not.
+func TestNotForked(t *testing.T) {
+	plain := func() *specs.Spec { return testSpec("/", "true") }
+	own := &plan{clone: unix.CLONE_NEWPID}
+	for name, tt := range map[string]struct {
+		want   bool
+		plan   *plan
+		change func(*specs.Process)
+	}{
+		"plain":            {true, own, func(*specs.Process) {}},
+		"address space":    {false, own, func(p *specs.Process) { p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_AS"}} }},
+		"data":             {false, own, func(p *specs.Process) { p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_DATA"}} }},
+		"another's limits": {true, own, func(p *specs.Process) { p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE"}} }},
+		"others' PIDs":     {false, &plan{}, func(*specs.Process) {}},
+	} {
+		spec := plain()
+		tt.change(spec.Process)
+		if got := forkable(&CreateRequest{Spec: spec}, tt.plan); got != tt.want {
+			t.Errorf("%s: forkable is %v", name, got)
+		}
+	}
+	tracing := &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_PTRACE"}}}
+	for name, tt := range map[string]struct {
+		want            bool
+		container, exec *specs.Process
+	}{
+		"plain":     {true, plain().Process, plain().Process},
+		"container": {false, tracing, plain().Process},
+		"exec":      {false, plain().Process, tracing},
+	} {
+		req := &ExecRequest{Spec: &specs.Spec{Process: tt.container}, Process: tt.exec}
+		if got := execForkable(req, &wire.Config{}); got != tt.want {
+			t.Errorf("exec, %s: forkable is %v", name, got)
+		}
 	}
 }

@@ -162,7 +162,14 @@ func (s *standby) end(f *spawned) {
 
 // discard is end in the background.
 func (r *Runtime) discard(f *spawned) {
-	r.standby.work.Go(func() { r.standby.end(f) })
+	s := &r.standby
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed { // close may be waiting already
+		go s.end(f)
+		return
+	}
+	s.work.Go(func() { s.end(f) })
 }
 
 func (s *standby) close() {
@@ -178,12 +185,29 @@ func (s *standby) close() {
 
 // forkable tells whether another init can fork that of a container: not if it is
 // one of several threads or starts other programs, and only into namespaces that
-// are made with it.
+// are made with it; it is alone in its PID namespace.
 func forkable(req *CreateRequest, p *plan) bool {
 	l, c := req.Spec.Linux, &p.cfg
-	return p.userNS == nil && p.clone&unix.CLONE_NEWUSER == 0 && !c.Process.Notify &&
+	return p.userNS == nil && p.clone&unix.CLONE_NEWUSER == 0 && p.clone&unix.CLONE_NEWPID != 0 && !c.Process.Notify &&
 		req.StartSocket == nil && !req.SystemdCgroup && l.IntelRdt == nil && len(l.NetDevices) == 0 &&
-		req.Spec.Hooks == nil
+		req.Spec.Hooks == nil && !limitsMemory(req.Spec.Process)
+}
+
+// execForkable tells the same of an exec, which is not alone: who has CAP_SYS_PTRACE
+// there could get hold of the memory that it shares.
+func execForkable(req *ExecRequest, cfg *wire.Config) bool {
+	return !cfg.Process.Notify && !limitsMemory(req.Process) && !traces(req.Process) && !traces(req.Spec.Process)
+}
+
+// limitsMemory: a limit on address space or data would hold for memory that is
+// another's in part.
+func limitsMemory(p *specs.Process) bool {
+	return slices.ContainsFunc(p.Rlimits, func(l specs.POSIXRlimit) bool { return l.Type == "RLIMIT_AS" || l.Type == "RLIMIT_DATA" })
+}
+
+// traces tells whether processes like p can have CAP_SYS_PTRACE.
+func traces(p *specs.Process) bool {
+	return p != nil && p.Capabilities != nil && slices.Contains(p.Capabilities.Bounding, "CAP_SYS_PTRACE")
 }
 
 // forks tells whether a birth is one by a fork. The namespaces that exist are to

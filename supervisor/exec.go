@@ -219,6 +219,7 @@ func execSpec(s *specs.Spec) *specs.Spec {
 	small := &specs.Spec{Version: s.Version, Process: &specs.Process{}, Linux: &specs.Linux{}}
 	if p := s.Process; p != nil {
 		small.Process.ApparmorProfile, small.Process.SelinuxLabel, small.Process.NoNewPrivileges = p.ApparmorProfile, p.SelinuxLabel, p.NoNewPrivileges
+		small.Process.Capabilities = p.Capabilities
 	}
 	if l := s.Linux; l != nil {
 		small.Linux.Namespaces, small.Linux.Seccomp, small.Linux.Personality = l.Namespaces, l.Seccomp, l.Personality

@@ -144,7 +144,7 @@ func (e *Engine) removeFiles(ctx context.Context, id container.ID) {
 // to be started again.
 func (e *Engine) removeLater(u *unit) {
 	u.mu.Lock()
-	again := u.handle.restarting
+	again := u.handle.restarting > 0
 	u.mu.Unlock()
 	if again {
 		e.release(context.WithoutCancel(e.run), u, false)

@@ -156,11 +156,11 @@ func (e *Engine) Restart(ctx context.Context, ref string, req container.StopRequ
 	}
 	ctx = context.WithoutCancel(ctx)
 	u.mu.Lock()
-	u.handle.restarting = true
+	u.handle.restarting++
 	u.mu.Unlock()
 	defer func() {
 		u.mu.Lock()
-		u.handle.restarting = false
+		u.handle.restarting--
 		u.mu.Unlock()
 	}()
 	if u.up() {

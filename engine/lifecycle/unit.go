@@ -49,8 +49,9 @@ type handle struct {
 	// watched: the supervisor tells a client of the end, which may then ask
 	// this daemon before news reached it.
 	watched bool
-	// restarting keeps an AutoRemove container from being removed between stop and start.
-	restarting bool
+	// restarting counts the restarts under way, which keep an AutoRemove container from
+	// being removed between stop and start.
+	restarting int
 }
 
 // pending is a connection that attaches when the container is started.

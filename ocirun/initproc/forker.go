@@ -63,7 +63,8 @@ const childFD = 3
 
 // serve forks inits until the runtime is gone. It returns the exit code.
 func serve(conn wire.Conn) int {
-	// Nobody in a container may look into the memory that all share.
+	// Nobody in a container may look into the memory that all share, but with
+	// CAP_SYS_PTRACE: the runtime forks no init where somebody may have that.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return 1
 	}
