@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	goruntime "runtime"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -214,12 +215,17 @@ func cannotExec(id string, state task.State) error {
 	return notRunning(id)
 }
 
+// trace is the one capability that counts for how an exec is made.
+const trace = "CAP_SYS_PTRACE"
+
 // execSpec is what execs need of a specification: little enough to be kept.
 func execSpec(s *specs.Spec) *specs.Spec {
 	small := &specs.Spec{Version: s.Version, Process: &specs.Process{}, Linux: &specs.Linux{}}
 	if p := s.Process; p != nil {
 		small.Process.ApparmorProfile, small.Process.SelinuxLabel, small.Process.NoNewPrivileges = p.ApparmorProfile, p.SelinuxLabel, p.NoNewPrivileges
-		small.Process.Capabilities = p.Capabilities
+		if c := p.Capabilities; c != nil && slices.Contains(c.Bounding, trace) {
+			small.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{trace}}
+		}
 	}
 	if l := s.Linux; l != nil {
 		small.Linux.Namespaces, small.Linux.Seccomp, small.Linux.Personality = l.Namespaces, l.Seccomp, l.Personality
