@@ -3,9 +3,12 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -40,8 +43,12 @@ func (d *deepRemoval) Remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// addStrays notes what an earlier process removed and did not delete. Nothing
-// uses the snapshots yet.
+// strayPrefix begins the names of directories that are nobody's any more.
+const strayPrefix = "removed-"
+
+// addStrays notes what an earlier process removed and did not delete, or made and
+// did not enter: its number is given out again, so it gets another name. Nothing uses
+// the snapshots yet.
 func (d *deepRemoval) addStrays(ctx context.Context, dir string) error {
 	known := map[string]bool{}
 	err := d.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
@@ -53,9 +60,18 @@ func (d *deepRemoval) addStrays(ctx context.Context, dir string) error {
 	}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if name := filepath.Join(dir, e.Name()); !known[name] {
-			d.add(name)
+		name := filepath.Join(dir, e.Name())
+		if known[name] {
+			continue
 		}
+		if _, nerr := strconv.ParseUint(e.Name(), 10, 64); nerr == nil {
+			stray := filepath.Join(dir, fmt.Sprintf("%s%s-%d", strayPrefix, e.Name(), time.Now().UnixNano()))
+			if rerr := os.Rename(name, stray); rerr != nil {
+				return rerr
+			}
+			name = stray
+		}
+		d.add(name)
 	}
 	return err
 }

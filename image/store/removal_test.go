@@ -3,6 +3,7 @@ package store
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -76,5 +77,34 @@ func nest(t *testing.T, dir string, depth int) {
 	_ = unix.Close(fd)
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestStrayNumber: a process was killed after it had made the directory of a
+// snapshot and before that was entered; its number is given out again.
+func TestStrayNumber(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, Options{Root: root})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if err := os.MkdirAll(filepath.Join(root, "snapshots/snapshots", strconv.Itoa(i+1), "fs"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = open(t, Options{Root: root})
+	s.Adopt(t.Context(), nil)
+	ctx := s.context(t.Context())
+	for _, key := range []string{"a", "b"} {
+		if _, err := s.snap.Prepare(ctx, key, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.GarbageCollect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := filepath.Glob(filepath.Join(root, "snapshots/snapshots/"+strayPrefix+"*")); err != nil || len(list) != 0 {
+		t.Errorf("left: %v, %v", list, err)
 	}
 }

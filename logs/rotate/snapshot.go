@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // segment is one file of a log, opened.
@@ -89,11 +90,14 @@ func parseName(base, name string) (entry, bool) {
 	return entry{index: i, packed: packed}, err == nil && i > 0
 }
 
+// snapshotPatience is how long a reader tries to see a log as it is at one moment:
+// one that is rotated all the time comes to rest when its files are compressed.
+const snapshotPatience = 10 * time.Second
+
 // snapshot opens all files of a log, oldest first, as they were at one moment.
 func snapshot(path string) ([]*segment, error) {
-	const tries = 20
 	var last error
-	for range tries {
+	for end := time.Now().Add(snapshotPatience); time.Now().Before(end); {
 		before, err := list(path)
 		if err != nil {
 			return nil, err
