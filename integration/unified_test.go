@@ -218,7 +218,7 @@ func TestSELinuxLabels(t *testing.T) {
 		contains(t, "unknown", cli.Try(t, "run", "--rm", "--security-opt", "label=colour:red", image, "true").Stderr, "bad label option")
 		// Nothing to disable, and nothing to relabel volumes for.
 		dir := t.TempDir()
-		got := cli.OK(t, "run", "--rm", "--security-opt", "label=disable", "-v", dir+":/data:Z", image, "sh", "-c", "touch /data/file && cat /proc/self/attr/current")
+		got := cli.OK(t, "run", "--rm", "--security-opt", "label=disable", "-v", dir+":/data:Z", image, "sh", "-c", "touch /data/file; cat /proc/self/attr/current 2>/dev/null; true")
 		if enabled {
 			equal(t, "label", strings.Trim(got, "\x00\n"), strings.Trim(string(own), "\x00\n"))
 		}
