@@ -81,6 +81,9 @@ integration: static ## drive the built binaries with wherry and the stock docker
 test-v2: prepare static ## the same on a kernel with cgroup v2 alone, in a virtual machine (packaging/vm)
 	@packaging/vm/tests.sh
 
+test-selinux: prepare static ## labels, in a virtual machine whose kernel confines by SELinux
+	@packaging/vm/tests.sh packaging/vm/selinux.sh
+
 conformance: prepare static ## the OCI validation programs, with wherry-runtime and with runc
 	$(GO) test -timeout 10m -count=1 -v ./integration/conformance
 
@@ -115,4 +118,4 @@ release: ## reproducible tarballs and packages in dist/, with checksums
 clean: ## remove what was built
 	rm -rf $(BIN) dist hello/image/hello.tar
 
-.PHONY: help up down registry install uninstall deb build static hello-image test prepare unit integration test-v2 conformance crash soak race fuzz bench lint vuln check release clean
+.PHONY: help up down registry install uninstall deb build static hello-image test prepare unit integration test-v2 test-selinux conformance crash soak race fuzz bench lint vuln check release clean

@@ -186,9 +186,9 @@ func TestForkerMemory(t *testing.T) {
 			}
 		}
 	}
-	exec(100)
+	exec(50)
 	first := resident()
-	exec(600)
+	exec(200)
 	last := resident()
 	t.Logf("%d KiB, then %d KiB", first, last)
 	if last > first+first/2 {
