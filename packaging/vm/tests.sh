@@ -43,7 +43,7 @@ cp "$cache/policy" "$lane/policy"
 run() { # run SCRIPT WORDS: a guest with WORDS on its kernel's command line
 	local status=0
 	cp "$1" "$lane/run"
-	"$here/boot.sh" -t "${WHERRY_VM_SECONDS:-900}" -k "$2" "$lane" &
+	"$here/boot.sh" -t "${WHERRY_VM_SECONDS:-1800}" -k "$2" "$lane" &
 	guest=$!
 	wait "$guest" || status=$?
 	guest=''
