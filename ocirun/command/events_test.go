@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -42,10 +43,17 @@ func TestEventsLikeRunc(t *testing.T) {
 	if err != nil {
 		t.Skip("needs runc:", err)
 	}
-	b := newBox(t, "sleep", "100")
+	// A file in memory, for a cache: runc and we leave it out where there is none.
+	b := newBox(t, "sh", "-c", "head -c 1000000 /dev/zero >/dev/shm/x; sleep 100")
 	b.want(0, "", "run", "-d", "-b", b.bundle, "c1")
 	t.Cleanup(func() { b.run("delete", "--force", "c1") })
 	ours, _ := b.run("events", "--stats", "c1")
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(ours, `"cache":`); ours, _ = b.run("events", "--stats", "c1") {
+		if time.Now().After(deadline) {
+			t.Fatalf("no cache in %s", ours)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 
 	b.spec.Linux.CgroupsPath += "-runc"
 	b.write()
