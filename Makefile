@@ -23,8 +23,8 @@ LDFLAGS := -s -w -X $(MODULE)/internal/version.Version=$(VERSION) -X $(MODULE)/i
 # pages. A toolchain that does not know the setting builds them without it.
 BRIEF_GC   := $(shell GOEXPERIMENT=nogreenteagc $(GO) env GOROOT >/dev/null 2>&1 && echo nogreenteagc)
 
-# Where it has one, wherry-runtime begins at an entry of its own (cmd/wherry-runtime/entry_*.s).
-RUNTIME_ENTRY := $(if $(wildcard cmd/wherry-runtime/entry_$(shell $(GO) env GOARCH).s),-E main.entry)
+# Where there is one, programs that live for a millisecond begin at an entry of their own, see internal/entry.
+ENTRY := $(if $(wildcard internal/entry/entry_$(shell $(GO) env GOARCH).s),-E $(MODULE)/internal/entry)
 
 export WHERRY_BIN := $(BIN)
 
@@ -59,8 +59,8 @@ build: static ## the same as static
 static: hello-image ## build the static binaries into bin/
 	@mkdir -p $(BIN)
 	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/wherryd ./fixtures/make-images
-	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/wherry
-	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS) $(RUNTIME_ENTRY)' -o $(BIN)/ ./cmd/wherry-runtime
+	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS) $(if $(ENTRY),$(ENTRY).relaxed)' -o $(BIN)/ ./cmd/wherry
+	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS) $(if $(ENTRY),$(ENTRY).start)' -o $(BIN)/ ./cmd/wherry-runtime
 
 hello-image: ## build the image that the daemon embeds
 	@mkdir -p $(BIN)
@@ -73,7 +73,7 @@ prepare: ## install what the tests need (Debian, root), or say what is missing
 	@packaging/prepare.sh tests
 
 unit: hello-image ## unit tests; those that need root say so and skip without it
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v '/integration')
+	$(GO) test -timeout 10m $$($(GO) list ./... github.com/opencontainers/go-digest | grep -v '/integration')
 
 integration: static ## drive the built binaries with wherry and the stock docker CLI
 	$(GO) test -p 1 -timeout 20m -count=1 ./integration/...

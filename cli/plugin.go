@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/wherry-engine/wherry/internal/timerslack"
 )
 
 // pluginDirs lists where plugin binaries are looked for, first match wins.
@@ -69,6 +72,8 @@ func (a *app) execPlugin(bin string) error {
 			env = append(env, "DOCKER_HOST="+host)
 		}
 	}
+	runtime.LockOSThread()
+	timerslack.Reset()
 	err := syscall.Exec(bin, append([]string{bin}, a.args...), env)
 	return fmt.Errorf("run plugin %s: %w", bin, err)
 }

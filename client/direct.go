@@ -38,6 +38,7 @@ const maxDirect = 64 << 10
 // RoundTrip implements http.RoundTripper.
 func (d *direct) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil && (req.GetBody == nil || req.ContentLength < 0 || req.ContentLength > maxDirect) {
+		meanwhile(req)
 		return d.next.RoundTrip(req)
 	}
 	conn, err := d.connect(req.Context())
@@ -80,6 +81,13 @@ func (d *direct) ahead(ctx context.Context, n int) {
 
 // meanwhileKey is that of Request.Meanwhile in a request's context.
 type meanwhileKey struct{}
+
+// meanwhile calls it.
+func meanwhile(req *http.Request) {
+	if f, ok := req.Context().Value(meanwhileKey{}).(func()); ok {
+		f()
+	}
+}
 
 // CloseIdleConnections is for http.Client.
 func (d *direct) CloseIdleConnections() {
@@ -134,9 +142,7 @@ func (d *direct) over(c *directConn, req *http.Request) (*http.Response, error) 
 	err := req.Write(c)
 	var resp *http.Response
 	if err == nil {
-		if f, ok := ctx.Value(meanwhileKey{}).(func()); ok {
-			f()
-		}
+		meanwhile(req)
 		resp, err = http.ReadResponse(c.br, req)
 	}
 	if err != nil {

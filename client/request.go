@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/wherry-engine/wherry/internal/coldjson"
+	"github.com/wherry-engine/wherry/internal/entry"
 )
 
 // Request is one call of the API.
@@ -144,6 +145,9 @@ func (c *Client) send(ctx context.Context, r Request, version string, p payload)
 			r.Meanwhile()
 		}
 		ctx = context.WithValue(ctx, meanwhileKey{}, r.Meanwhile)
+	}
+	if p.stream != nil {
+		entry.AllProcessors() // more than a moment's work
 	}
 	req, err := c.newRequest(ctx, r, version, p)
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/wherry-engine/wherry/internal/timerslack"
 )
 
 // setSSH dials by running ssh, whose remote end connects its standard input
@@ -88,7 +90,7 @@ func dialCommand(name string, args ...string) (net.Conn, error) {
 	if c.stdout, err = c.cmd.StdoutPipe(); err != nil {
 		return nil, err
 	}
-	if err := c.cmd.Start(); err != nil {
+	if err := timerslack.Start(c.cmd.Start); err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/moby/moby/api/types/registry"
+
+	"github.com/wherry-engine/wherry/internal/timerslack"
 )
 
 // DockerHub is the key under which credentials of docker.io are kept.
@@ -243,7 +245,7 @@ func runHelper(helper, verb string, in []byte) ([]byte, error) {
 	cmd.Stdin = bytes.NewReader(in)
 	var out, errb bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errb
-	if err := cmd.Run(); err != nil {
+	if err := timerslack.Start(cmd.Run); err != nil {
 		msg := strings.TrimSpace(out.String() + errb.String())
 		if msg == "" {
 			msg = err.Error()

@@ -14,11 +14,11 @@ import (
 // TestEntry: commands run on one processor unless told otherwise, and start
 // with any environment.
 func TestEntry(t *testing.T) {
-	if _, err := os.Stat("entry_" + runtime.GOARCH + ".s"); err != nil {
+	if _, err := os.Stat("../../internal/entry/entry_" + runtime.GOARCH + ".s"); err != nil {
 		t.Skip("no entry of its own on " + runtime.GOARCH)
 	}
 	bin := filepath.Join(t.TempDir(), "wherry-runtime")
-	if out, err := exec.Command("go", "build", "-ldflags", "-E main.entry", "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags", "-E github.com/wherry-engine/wherry/internal/entry.start", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	const trace = "GODEBUG=schedtrace=1000"
@@ -63,21 +63,4 @@ func scheduler(t *testing.T, bin string, env []string) (line string) {
 	defer f.Close()
 	_ = cmd.Wait() // there is no such command
 	return line
-}
-
-// TestAllProcessors: a helper has those that the entry took.
-func TestAllProcessors(t *testing.T) {
-	before := runtime.GOMAXPROCS(1)
-	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
-	t.Setenv("GOMAXPROCS", "1")
-	if allProcessors(); runtime.GOMAXPROCS(0) != 1 {
-		t.Error("the user's choice is not heeded")
-	}
-	t.Setenv("GOMAXPROCS", "01")
-	if allProcessors(); runtime.GOMAXPROCS(0) != runtime.NumCPU() {
-		t.Errorf("%d of %d processors", runtime.GOMAXPROCS(0), runtime.NumCPU())
-	}
-	if v, ok := os.LookupEnv("GOMAXPROCS"); ok {
-		t.Errorf("GOMAXPROCS=%s is left to those that a helper starts", v)
-	}
 }

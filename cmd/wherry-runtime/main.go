@@ -4,8 +4,7 @@
 //
 // It does not ask how much processor time its own cgroup may use: no part of it
 // lives off many threads, and asking is a good part of a short life. A command
-// runs its Go code on one processor (see entry_amd64.s): the threads it would
-// start for others cost it a tenth of its time.
+// runs its Go code on one processor (see package entry).
 //
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
@@ -13,9 +12,9 @@ package main
 
 import (
 	"os"
-	"runtime"
 
 	"github.com/wherry-engine/wherry/dataplane"
+	"github.com/wherry-engine/wherry/internal/entry"
 	"github.com/wherry-engine/wherry/keeper"
 	"github.com/wherry-engine/wherry/ocirun/command"
 	"github.com/wherry-engine/wherry/ocirun/initproc"
@@ -29,26 +28,17 @@ func main() {
 		case "init": // the first process of every container; see ocirun/wire
 			os.Exit(initproc.Main(os.Args[2:]))
 		case "supervisor":
-			allProcessors()
+			entry.AllProcessors()
 			os.Exit(supervisor.Main(os.Args[2:]))
 		case "keeper":
-			allProcessors()
+			entry.AllProcessors()
 			os.Exit(keeper.Main(os.Args[2:]))
 		case "net":
-			allProcessors()
+			entry.AllProcessors()
 			os.Exit(dataplane.Main(os.Args[2:]))
 		}
 	}
 	os.Exit(command.Main(os.Args[1:]))
-}
-
-// allProcessors undoes what the program's entry did.
-func allProcessors() {
-	const name = "GOMAXPROCS"
-	if os.Getenv(name) == "01" {
-		_ = os.Unsetenv(name)
-		runtime.GOMAXPROCS(runtime.NumCPU())
-	}
 }
 
 // growStack makes the stack as large as most commands need, while there is next

@@ -6,6 +6,10 @@ import (
 	"os"
 
 	"github.com/wherry-engine/wherry/cli"
+	"github.com/wherry-engine/wherry/internal/entry"
 )
 
-func main() { os.Exit(cli.Main(os.Args)) }
+func main() {
+	entry.Hide()
+	os.Exit(cli.Main(os.Args))
+}

@@ -17,9 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// In ns.
 const (
-	normal  = "50000" // ns, the kernel's default
-	relaxed = "1000000"
+	normal  = 50_000 // the kernel's default
+	relaxed = 1_000_000
 )
 
 // Relax gives the monitor thread of this process more slack. It is the first
@@ -54,19 +55,19 @@ func Relax() {
 	}
 }
 
-func set(tid int, ns string) {
+func set(tid, ns int) {
 	f, err := os.OpenFile("/proc/"+strconv.Itoa(tid)+"/timerslack_ns", os.O_WRONLY, 0)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	_, _ = f.WriteString(ns)
+	_, _ = f.WriteString(strconv.Itoa(ns))
 }
 
 // Reset gives the calling thread the kernel's default, for a goroutine that is
 // locked to its thread and will start or become another program: that is to have
 // no more slack than anywhere else.
-func Reset() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 50000, 0, 0, 0) }
+func Reset() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, normal, 0, 0, 0) }
 
 // Start calls start, which starts a program, with the kernel's default.
 func Start(start func() error) error {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func slacks(t *testing.T) []string {
 func TestRelax(t *testing.T) {
 	testenv.NeedsRoot(t)
 	Relax()
-	if all := slacks(t); !slices.Contains(all, relaxed) || !slices.Contains(all, normal) {
+	if all := slacks(t); !slices.Contains(all, strconv.Itoa(relaxed)) || !slices.Contains(all, strconv.Itoa(normal)) {
 		t.Error(all)
 	}
 	// What is started by threads that the monitor started has the usual slack.
@@ -55,7 +56,7 @@ func TestRelax(t *testing.T) {
 		}()
 	}
 	for range many {
-		if got := <-done; got != normal {
+		if got := <-done; got != strconv.Itoa(normal) {
 			t.Errorf("a program was started with a slack of %s ns", got)
 		}
 	}

@@ -47,18 +47,14 @@ func (b *Batch) AddVeth(name, alias, peer string, peerNS, mtu int) {
 	b.begin("add veth "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	b.ifinfo(unix.AF_UNSPEC, 0, 0, 0)
 	b.attrString(unix.IFLA_IFNAME, name)
-	if mtu > 0 {
-		b.attr32(unix.IFLA_MTU, uint32(mtu))
-	}
+	b.vethEnd(mtu)
 	b.nest(unix.IFLA_LINKINFO, func() {
 		b.attr(unix.IFLA_INFO_KIND, []byte("veth"))
 		b.nest(unix.IFLA_INFO_DATA, func() {
 			b.nest(vethPeer, func() {
 				b.ifinfo(unix.AF_UNSPEC, 0, 0, 0)
 				b.attrString(unix.IFLA_IFNAME, peer)
-				if mtu > 0 {
-					b.attr32(unix.IFLA_MTU, uint32(mtu))
-				}
+				b.vethEnd(mtu)
 				b.attr32(unix.IFLA_NET_NS_FD, uint32(peerNS))
 			})
 		})
@@ -69,6 +65,17 @@ func (b *Batch) AddVeth(name, alias, peer string, peerNS, mtu int) {
 	b.attrString(unix.IFLA_IFALIAS, alias)
 	b.noLinkLocal()
 	b.Up(name)
+}
+
+// vethEnd is what both ends have in common. The driver uses one queue in any
+// case; unless told so, it makes one for each processor and takes all others back,
+// which waits twice for all processors (synchronize_net).
+func (b *Batch) vethEnd(mtu int) {
+	if mtu > 0 {
+		b.attr32(unix.IFLA_MTU, uint32(mtu))
+	}
+	b.attr32(unix.IFLA_NUM_TX_QUEUES, 1)
+	b.attr32(unix.IFLA_NUM_RX_QUEUES, 1)
 }
 
 // Up turns a link on.
