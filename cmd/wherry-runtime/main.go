@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	growStack()
+	entry.GrowStack()
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "init": // the first process of every container; see ocirun/wire
@@ -39,13 +39,4 @@ func main() {
 		}
 	}
 	os.Exit(command.Main(os.Args[1:]))
-}
-
-// growStack makes the stack as large as most commands need, while there is next
-// to nothing on it: growing it by and by means to look up every function on it.
-//
-//go:noinline
-func growStack() byte {
-	var room [24 << 10]byte
-	return room[len(os.Args)]
 }

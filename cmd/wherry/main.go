@@ -1,5 +1,11 @@
 // Command wherry is the command line of the engine. Under the name docker it
 // behaves the same.
+//
+// It does not ask how much processor time its own cgroup may use: that takes part
+// of a short life, and no part of it lives off many threads.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (
@@ -10,6 +16,7 @@ import (
 )
 
 func main() {
+	entry.GrowStack()
 	entry.Hide()
 	os.Exit(cli.Main(os.Args))
 }

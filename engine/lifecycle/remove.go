@@ -121,14 +121,16 @@ func (e *Engine) finishRemove(ctx context.Context, u *unit, volumes, wasUp bool)
 	ph.end("save")
 	e.index.remove(u)
 	e.execs.Drop(u.id)
-	err := persist(func() error { return e.o.Tasks.Delete(ctx, string(u.id), true) })
-	if err != nil && !errdefs.IsNotFound(err) {
-		e.log.Error("forget task", "container", u.id, "err", err)
-	}
 	u.removed(result)
-	ph.end("task")
 	e.emit(u, apievents.ActionDestroy, ph.attrs())
-	e.reaper.do(func() { e.removeFiles(context.WithoutCancel(ctx), u.id) })
+	ctx = context.WithoutCancel(ctx)
+	e.reaper.do(func() { // nobody has to wait for that
+		err := persist(func() error { return e.o.Tasks.Delete(ctx, string(u.id), true) })
+		if err != nil && !errdefs.IsNotFound(err) {
+			e.log.Error("forget task", "container", u.id, "err", err)
+		}
+		e.removeFiles(ctx, u.id)
+	})
 	return nil
 }
 
