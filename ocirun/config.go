@@ -30,6 +30,8 @@ type plan struct {
 	limits *cgroup.Limits
 	// enterLater is set if the init enters control groups by itself.
 	enterLater bool
+	// cgroups are under way; nil if nobody has begun to make them.
+	cgroups *making
 	// userNS is a user namespace to be joined, or nil.
 	userNS *os.File
 	// timeNS is a time namespace to be joined; timeOffsets those of a new one,

@@ -12,6 +12,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/ocirun/cgroup"
+	"github.com/wherry-engine/wherry/ocirun/rdt"
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
@@ -39,30 +41,36 @@ func (r *Runtime) createOnce(ctx context.Context, req *CreateRequest) (*Containe
 	if err != nil {
 		return nil, err
 	}
-	p, err := r.plan(req, path)
-	defer p.close()
-	if err != nil {
-		return nil, err
-	}
-	p.limits, err = r.cgroups.Limits(path, withStandardRules(req.Spec.Linux.Resources))
-	if err != nil {
-		return nil, fmt.Errorf("limits: %w", err)
-	}
 	defer r.locks.lock(path)() // until the init is in it
 	// Somebody else's cgroup is not to be removed if this fails.
 	if pids, err := r.cgroups.Pids(path); err == nil && len(pids) > 0 {
 		return nil, fmt.Errorf("cgroup %s is in use by process %d: %w", path, pids[0], errdefs.ErrAlreadyExists)
 	}
-	before, err := ForeignMounts(req.Spec, req.Bundle)
-	if err != nil {
-		return nil, err
-	}
-	group, err := rdtGroup(req.ID, req.Spec.Linux)
-	if err != nil {
-		return nil, err
-	}
 	if frozen, err := r.cgroups.Frozen(path); err == nil && frozen {
 		return nil, fmt.Errorf("cgroup %s is frozen: %w", path, errdefs.ErrFailedPrecondition)
+	}
+	made := r.makeCgroups(req, path)
+	p, err := r.plan(req, path)
+	defer p.close()
+	p.cgroups = made
+	if err == nil {
+		if p.limits, err = r.cgroups.Limits(path, withStandardRules(req.Spec.Linux.Resources)); err != nil {
+			err = fmt.Errorf("limits: %w", err)
+		}
+	}
+	var before []int
+	if err == nil {
+		before, err = ForeignMounts(req.Spec, req.Bundle)
+	}
+	var group *rdt.Group
+	if err == nil {
+		group, err = rdtGroup(req.ID, req.Spec.Linux)
+	}
+	if err != nil && made != nil {
+		err = errors.Join(err, r.unmakeCgroups(ctx, made, path))
+	}
+	if err != nil {
+		return nil, err
 	}
 	if group != nil {
 		err = group.Create()
@@ -75,7 +83,7 @@ func (r *Runtime) createOnce(ctx context.Context, req *CreateRequest) (*Containe
 		}
 	}
 	if err != nil {
-		derr := r.cgroups.Delete(context.WithoutCancel(ctx), path)
+		derr := r.unmakeCgroups(ctx, made, path)
 		if req.SystemdCgroup && p.unitStarted {
 			derr = errors.Join(StopUnit(path), derr)
 		}
@@ -155,25 +163,67 @@ func small(res *specs.LinuxResources) bool {
 	return n > 0 && n < smallMemory
 }
 
-// enterLater makes the control groups that the init was not born in and adds
-// the files by which it enters them to its configuration. The caller calls done
-// when that is sent.
-func (r *Runtime) enterLater(p *plan, path string) (done func(), err error) {
-	done = func() {}
+// making is the creation of control groups.
+type making struct {
+	done chan struct{} // closed at the end
+	fds  []int         // of the files by which one enters them
+	err  error
+}
+
+// makeCgroups begins to make those control groups that the init enters by itself.
+// That takes as long as all else that precedes it. A nil making is one that has not begun.
+func (r *Runtime) makeCgroups(req *CreateRequest, path string) *making {
+	if r.cgroups.V2 || req.SystemdCgroup {
+		return nil
+	}
+	m := &making{done: make(chan struct{})}
+	go func() {
+		defer close(m.done)
+		m.make(r.cgroups, path)
+	}()
+	return m
+}
+
+func (m *making) make(h *cgroup.Host, path string) {
+	if err := h.Create(path); err != nil {
+		m.err = fmt.Errorf("create cgroup: %w", err)
+	} else if m.fds, err = h.OpenTasks(path, nil); err != nil {
+		m.err = fmt.Errorf("enter the cgroups: %w", err)
+	}
+}
+
+// close waits for the end and lets go of the files.
+func (m *making) close() {
+	if m != nil {
+		<-m.done
+		closeFDs(m.fds)
+		m.fds = nil
+	}
+}
+
+// unmakeCgroups removes what making has made, and what was there of the same name.
+func (r *Runtime) unmakeCgroups(ctx context.Context, m *making, path string) error {
+	m.close()
+	return r.cgroups.Delete(context.WithoutCancel(ctx), path)
+}
+
+// enterLater adds to the init's configuration the files by which it enters the
+// control groups that it was not born in, and makes these if that has not begun.
+func (r *Runtime) enterLater(p *plan, path string) (*making, error) {
+	m := p.cgroups
 	if !p.enterLater {
-		return done, nil
+		return m, nil
 	}
-	if err := r.cgroups.Create(path); err != nil {
-		return done, fmt.Errorf("create cgroup: %w", err)
+	if m == nil {
+		m = &making{done: make(chan struct{})}
+		m.make(r.cgroups, path)
+		close(m.done)
 	}
-	fds, err := r.cgroups.OpenTasks(path, nil)
-	if err != nil {
-		return done, fmt.Errorf("enter the cgroups: %w", err)
-	}
-	for _, fd := range fds {
+	<-m.done
+	for _, fd := range m.fds {
 		p.cfg.CgroupFDs = append(p.cfg.CgroupFDs, p.pass(fd))
 	}
-	return func() { closeFDs(fds) }, nil
+	return m, m.err
 }
 
 func closeFDs(fds []int) {
@@ -207,7 +257,7 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 			return nil, err
 		}
 	}
-	done, err := r.enterLater(p, c.Cgroup)
+	cgroups, err := r.enterLater(p, c.Cgroup)
 	if uid, ok := delegated(req, p); ok && err == nil {
 		err = r.cgroups.Delegate(c.Cgroup, uid)
 	}
@@ -218,7 +268,7 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 	if err == nil {
 		err = s.send(wire.KindConfig, &p.cfg, p.fds...)
 	}
-	done()
+	cgroups.close()
 	if err != nil {
 		return nil, fmt.Errorf("configure init: %w", err)
 	}

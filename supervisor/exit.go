@@ -234,7 +234,7 @@ func (t *taskEntry) restart() {
 	req, err := t.s.journal.loadRequest(t.id, t.s.seccomp.decode)
 	if err == nil {
 		req.Stdio = stdio
-		err = t.run(context.Background(), req, nil, newPhases())
+		err = t.run(context.Background(), req, nil, newPhases(), nil)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -444,17 +444,19 @@ func (s *Supervisor) delete(ctx context.Context, id string, force bool) error {
 	t.deleted = true
 	code := t.st.ExitCode
 	t.mu.Unlock()
-	t.letGo()
 	s.mu.Lock()
 	if s.tasks[id] == t {
 		delete(s.tasks, id)
 	}
 	s.mu.Unlock()
+	// The rest makes no difference to anybody. Should it not come to that, the
+	// next supervisor finds an ended task, and the daemon deletes it again.
+	s.answerRemoved(id, code)
+	t.letGo()
 	err = s.journal.removeRequest(id)
 	t.mu.Lock()
 	t.forgetLocked()
 	t.mu.Unlock()
-	s.answerRemoved(id, code)
 	return err
 }
 

@@ -42,11 +42,6 @@ func (c *conn) start(ctx context.Context, f *wire.Frame) (task.Status, error) {
 		return task.Status{}, err
 	}
 	defer t.op.Unlock()
-	if err := c.s.journal.saveRequest(req.ID, parts[1], parts[2]); err != nil {
-		c.s.unreserve(t)
-		return task.Status{}, fmt.Errorf("journal: %w", err)
-	}
-	ph.end("journal")
 	next := 0
 	if meta.NetNS {
 		t.netns = f.Take(next)
@@ -63,7 +58,8 @@ func (c *conn) start(ctx context.Context, f *wire.Frame) (task.Status, error) {
 	if t.dies {
 		t.owner = c
 	}
-	err = t.run(context.WithoutCancel(ctx), req, client, ph)
+	save := func() error { return c.s.journal.saveRequest(req.ID, parts[1], parts[2]) }
+	err = t.run(context.WithoutCancel(ctx), req, client, ph, save)
 	if err != nil {
 		if client != nil {
 			client.finish()
@@ -175,18 +171,30 @@ func (s *Supervisor) unreserve(t *taskEntry) {
 	t.mu.Unlock()
 }
 
-// run starts the task's process; the caller holds op. On error nothing of the
-// run is left but what belongs to the task as such.
-func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *client, ph *phases) (err error) {
+// run starts the task's process; the caller holds op. Before there is one, save,
+// if not nil, has recorded the request. On error nothing of the run is left but what belongs
+// to the task as such.
+func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *client, ph *phases, save func() error) (err error) {
 	l := &launch{t: t, req: req, phases: ph}
 	defer func() {
 		if err != nil {
 			l.undo(ctx)
 		}
 	}()
-	if err := l.prepare(ctx); err != nil {
+	saved := make(chan error, 1)
+	if save == nil {
+		saved <- nil
+	} else {
+		go func() { saved <- save() }()
+	}
+	err = l.prepare(ctx)
+	if serr := <-saved; serr != nil {
+		err = errors.Join(fmt.Errorf("journal: %w", serr), err)
+	}
+	if err != nil {
 		return err
 	}
+	ph.end("journal")
 	if err := l.create(ctx); err != nil {
 		return err
 	}
