@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X $(MODULE)/internal/version.Version=$(VERSION) -X $(MODULE)/i
 BRIEF_GC   := $(shell GOEXPERIMENT=nogreenteagc $(GO) env GOROOT >/dev/null 2>&1 && echo nogreenteagc)
 
 # Where there is one, programs that live for a millisecond begin at an entry of their own, see internal/entry.
-ENTRY := $(if $(wildcard internal/entry/entry_$(shell $(GO) env GOARCH).s),-E $(MODULE)/internal/entry)
+ENTRY := $(if $(wildcard internal/entry/entry_$(shell $(GO) env GOARCH).s),-E $(MODULE)/internal/entry.start)
 
 export WHERRY_BIN := $(BIN)
 
@@ -59,8 +59,8 @@ build: static ## the same as static
 static: hello-image ## build the static binaries into bin/
 	@mkdir -p $(BIN)
 	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/wherryd ./fixtures/make-images
-	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS) $(if $(ENTRY),$(ENTRY).relaxed)' -o $(BIN)/ ./cmd/wherry
-	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS) $(if $(ENTRY),$(ENTRY).start)' -o $(BIN)/ ./cmd/wherry-runtime
+	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS) $(ENTRY)' -o $(BIN)/ ./cmd/wherry
+	GOEXPERIMENT=$(BRIEF_GC) $(GO) build -ldflags '$(LDFLAGS) $(ENTRY)' -o $(BIN)/ ./cmd/wherry-runtime
 
 hello-image: ## build the image that the daemon embeds
 	@mkdir -p $(BIN)

@@ -16,7 +16,7 @@ func TestPluginNoticesNothing(t *testing.T) {
 	}
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "wherry")
-	build := exec.Command("go", "build", "-ldflags", "-E github.com/wherry-engine/wherry/internal/entry.relaxed", "-o", bin, ".")
+	build := exec.Command("go", "build", "-ldflags", "-E github.com/wherry-engine/wherry/internal/entry.start", "-o", bin, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -1,8 +1,8 @@
 // Package entry is where programs that live for a few milliseconds begin: on one
 // processor, for the threads they would start for others cost them a tenth of
-// their time, and where so linked with timers that may be late, see
-// [github.com/wherry-engine/wherry/internal/timerslack]. Where there is no such
-// entry (entry_*.s), programs begin as any other.
+// their time, and with timers that may be late: whoever starts another program
+// uses [github.com/wherry-engine/wherry/internal/timerslack]. Where there is no
+// such entry (entry_*.s), programs begin as any other.
 package entry
 
 import (

@@ -3,22 +3,17 @@
 #define SYS_prctl 157
 #define PR_SET_TIMERSLACK 29
 
-// The linker makes one of these the program's entry (-E; see the Makefile). On the
-// stack is what execve(2) left there: argc, argv, 0, the environment, 0 and more.
-
-// relaxed gives the first thread, and so all others, a millisecond of timer slack,
-// and goes on as start.
-TEXT ·relaxed(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
+// The linker makes this the program's entry (-E; see the Makefile). It gives the
+// first thread, and so all others, a millisecond of timer slack, and adds
+// GOMAXPROCS=01 to the environment, as its last variable. Then it goes on to the
+// entry of the Go runtime, which reads that before it runs anything of ours. On
+// the stack is what execve(2) left there: argc, argv, 0, the environment, 0 and
+// more. Everything up to the last variable moves down by one word.
+TEXT ·start(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	MOVQ	$SYS_prctl, AX
 	MOVQ	$PR_SET_TIMERSLACK, DI
 	MOVQ	$1000000, SI		// ns
 	SYSCALL
-	JMP	·start(SB)
-
-// start adds GOMAXPROCS=01 to the environment, as its last variable, and goes on
-// to the entry of the Go runtime, which reads that before it runs anything of
-// ours. Everything up to the last variable moves down by one word.
-TEXT ·start(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	MOVQ	0(SP), AX
 	LEAQ	16(SP)(AX*8), AX	// the environment
 next:

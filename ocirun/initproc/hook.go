@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"time"
 
+	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
@@ -64,7 +65,7 @@ func RunHook(ctx context.Context, h *wire.Hook) error {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second
-	err := cmd.Run()
+	err := timerslack.Start(cmd.Run)
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: did not end within %d s", h.Path, h.Timeout)
 	}
