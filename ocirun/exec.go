@@ -136,8 +136,7 @@ func (r *Runtime) execInto(ctx context.Context, req *ExecRequest, cgroup string,
 	console, err := r.runExec(ctx, s, cfg, fds, req)
 	runtime.KeepAlive(req)
 	if errors.As(err, new(*StartError)) {
-		s.failed()
-		r.reuse(s)
+		r.reuseAfterEnd(s)
 	}
 	if err != nil {
 		r.drop(s)

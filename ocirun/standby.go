@@ -361,12 +361,13 @@ func (r *Runtime) reuse(s *spawned) {
 	s.forker = nil
 }
 
-// failed lets an init that has told of a failure come to its end: killed, it would
-// take along the one that forked it.
-func (s *spawned) failed() {
+// reuseAfterEnd lets an init that has told of a failure come to its end before:
+// killed, it would take along the one that forked it.
+func (r *Runtime) reuseAfterEnd(s *spawned) {
 	if s.forker != nil {
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(s.pidfd.Fd()), Events: unix.POLLIN}}, int(bornInVain.Milliseconds()))
 	}
+	r.reuse(s)
 }
 
 // bornInVain is how long an init that is of no use may take.
@@ -415,10 +416,5 @@ func (w childWord) close()       { _ = unix.Munmap(w.page) }
 
 // hasNamespace tells whether a specification makes or joins one of the type.
 func hasNamespace(s *specs.Spec, typ specs.LinuxNamespaceType) bool {
-	for i := range s.Linux.Namespaces {
-		if s.Linux.Namespaces[i].Type == typ {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == typ })
 }

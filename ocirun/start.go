@@ -28,8 +28,7 @@ func (c *Container) Start() error {
 		return fmt.Errorf("start: %w", err)
 	}
 	if err := failureOf(msg); err != nil {
-		c.init.failed()
-		c.r.reuse(c.init)
+		c.r.reuseAfterEnd(c.init)
 		return err
 	}
 	return fmt.Errorf("start: init sent an unexpected message %d", msg.Kind)

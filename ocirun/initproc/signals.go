@@ -36,13 +36,11 @@ func heedSignals() {
 
 // blockSignals keeps every signal but those that cannot be blocked from this
 // thread and from those it forks.
-func blockSignals() {
-	all := ^uint64(0)
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), 0, sigSetSize, 0, 0)
-}
+func blockSignals() { setSignalMask(^uint64(0)) }
 
 // unblockSignals empties this thread's mask, which exec(2) keeps as well.
-func unblockSignals() {
-	var none uint64
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&none)), 0, sigSetSize, 0, 0)
+func unblockSignals() { setSignalMask(0) }
+
+func setSignalMask(mask uint64) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&mask)), 0, sigSetSize, 0, 0)
 }
