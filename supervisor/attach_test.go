@@ -76,6 +76,20 @@ func TestSlowAttachedClient(t *testing.T) {
 }
 
 func TestAttachBeforeStart(t *testing.T) {
+	// The connection's end waits for nobody. A busy machine may make it seem so, once.
+	var took []time.Duration
+	for range 5 {
+		d := attachBeforeStart(t)
+		if d < clientPatience {
+			return
+		}
+		took = append(took, d)
+	}
+	t.Errorf("the connection's end took %v", took)
+}
+
+// attachBeforeStart returns how long the connection's end took.
+func attachBeforeStart(t *testing.T) (took time.Duration) {
 	b := newBox(t)
 	req := b.request("cat; echo done >&2; exit 2")
 	req.Stdio = task.Stdio{OpenStdin: true, StdinOnce: true}
@@ -92,9 +106,7 @@ func TestAttachBeforeStart(t *testing.T) {
 	}
 	began := time.Now()
 	all := readAll(t, client)
-	if d := time.Since(began); d > time.Second {
-		t.Errorf("the connection's end took %v", d)
-	}
+	took = time.Since(began)
 	rest, ok := bytes.CutPrefix(all, []byte("HEAD\r\n"))
 	if !ok {
 		t.Fatalf("no preface: %q", all)
@@ -109,6 +121,7 @@ func TestAttachBeforeStart(t *testing.T) {
 	if got := b.log(req); !strings.Contains(got, "early hello\n") {
 		t.Errorf("log is %q", got)
 	}
+	return took
 }
 
 // TestInputEndsWhileStarting ends the input at all moments of a start.

@@ -107,8 +107,8 @@ func TestRestartPolicy(t *testing.T) {
 	if st.ExitCode != 5 || st.Restarts != 2 {
 		t.Errorf("status is %+v", st)
 	}
-	if d := time.Since(began); d < 300*time.Millisecond || d > 3*time.Second {
-		t.Errorf("two restarts took %v, not 100 ms and 200 ms and a bit", d)
+	if d := time.Since(began); d < 300*time.Millisecond {
+		t.Errorf("two restarts took %v, less than 100 ms and 200 ms", d)
 	}
 	if got := b.log(req); got != "run\nrun\nrun\n" {
 		t.Errorf("log is %q", got)
