@@ -43,21 +43,26 @@ func (r *Runtime) createOnce(ctx context.Context, req *CreateRequest) (*Containe
 	}
 	defer r.locks.lock(path)() // until the init is in it
 	// Somebody else's cgroup is not to be removed if this fails.
-	if pids, err := r.cgroups.Pids(path); err == nil && len(pids) > 0 {
+	pids, err := r.cgroups.Pids(path)
+	if err == nil && len(pids) > 0 {
 		return nil, fmt.Errorf("cgroup %s is in use by process %d: %w", path, pids[0], errdefs.ErrAlreadyExists)
 	}
+	existed := err == nil
 	if frozen, err := r.cgroups.Frozen(path); err == nil && frozen {
 		return nil, fmt.Errorf("cgroup %s is frozen: %w", path, errdefs.ErrFailedPrecondition)
 	}
-	made := r.makeCgroups(req, path)
+	// They depend on what the cgroup has already, so a new one must not be there yet.
+	limits, err := r.cgroups.Limits(path, withStandardRules(req.Spec.Linux.Resources))
+	if err != nil {
+		return nil, fmt.Errorf("limits: %w", err)
+	}
+	var made *making
+	if !existed { // or else a bad request would remove it
+		made = r.makeCgroups(req, path)
+	}
 	p, err := r.plan(req, path)
 	defer p.close()
-	p.cgroups = made
-	if err == nil {
-		if p.limits, err = r.cgroups.Limits(path, withStandardRules(req.Spec.Linux.Resources)); err != nil {
-			err = fmt.Errorf("limits: %w", err)
-		}
-	}
+	p.limits, p.cgroups = limits, made
 	var before []int
 	if err == nil {
 		before, err = ForeignMounts(req.Spec, req.Bundle)

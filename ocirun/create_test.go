@@ -306,6 +306,48 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestRefusedKeepsCgroup: one that somebody made beforehand is not lost by a request
+// that cannot be carried out.
+func TestRefusedKeepsCgroup(t *testing.T) {
+	r := newRuntime(t)
+	req := &CreateRequest{ID: testID(t), Spec: testSpec(busyboxRoot(t), "true")}
+	if err := r.cgroups.Create("/" + req.ID); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.DeleteCgroup(context.Background(), "/"+req.ID); err != nil {
+			t.Error(err)
+		}
+	})
+	req.Spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_FOO"}}
+	if _, err := r.Create(context.Background(), req); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+	for i := range r.cgroups.All {
+		if _, err := os.Stat(r.cgroups.All[i].Dir("/" + req.ID)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLimitsOfNewCgroup: what a limit means may depend on what the cgroup has
+// already, which a new one has not, however long the rest takes.
+func TestLimitsOfNewCgroup(t *testing.T) {
+	r := newRuntime(t)
+	if r.cgroups.V2 {
+		t.Skip("this host has v2, which refuses the limit")
+	}
+	req := sh(busyboxRoot(t), "exit 7")
+	off := false // what has no effect is no error
+	req.Spec.Linux.Resources.Memory = &specs.LinuxMemory{UseHierarchy: &off}
+	req.Spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
+		{Names: slices.Repeat([]string{"unknown"}, 1e6), Action: specs.ActErrno}, // takes a while to be left out
+	}}
+	if res := mustRun(t, r, req); res.code != 7 {
+		t.Errorf("got %+v", res)
+	}
+}
+
 func TestSeccomp(t *testing.T) {
 	r := newRuntime(t)
 	root := busyboxRoot(t)
