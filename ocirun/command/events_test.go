@@ -48,7 +48,7 @@ func TestEventsLikeRunc(t *testing.T) {
 	b.want(0, "", "run", "-d", "-b", b.bundle, "c1")
 	t.Cleanup(func() { b.run("delete", "--force", "c1") })
 	ours, _ := b.run("events", "--stats", "c1")
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(ours, `"cache":`); ours, _ = b.run("events", "--stats", "c1") {
+	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(keys(t, ours, true), ".data.memory.cache"); ours, _ = b.run("events", "--stats", "c1") {
 		if time.Now().After(deadline) {
 			t.Fatalf("no cache in %s", ours)
 		}
