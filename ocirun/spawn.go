@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -187,7 +188,9 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 	if b.clone&unix.CLONE_NEWUSER != 0 {
 		sys.UidMappings, sys.GidMappings = idMap(b.uidMap), idMap(b.gidMap)
 		sys.GidMappingsEnableSetgroups = true
-		sys.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
+		if hasRoot(b.uidMap) && hasRoot(b.gidMap) { // else it is for an idmapped mount, and does nothing
+			sys.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
+		}
 	}
 	if err := setAffinity(b.affinity); err != nil {
 		return nil, nil, err
@@ -264,6 +267,10 @@ func setAffinity(mask []byte) error {
 		return fmt.Errorf("set initial processor affinity: %w", errno)
 	}
 	return nil
+}
+
+func hasRoot(m []specs.LinuxIDMapping) bool {
+	return slices.ContainsFunc(m, func(e specs.LinuxIDMapping) bool { return e.ContainerID == 0 && e.Size > 0 })
 }
 
 func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {

@@ -142,4 +142,13 @@ func TestMappedMount(t *testing.T) {
 	if err != nil || statUID(fi) != 0 {
 		t.Error("the new file is not user 0's", err)
 	}
+	// A mapping need not have a user 0.
+	if err := os.Chown(filepath.Join(dir, "file"), 3000, 3000); err != nil {
+		t.Fatal(err)
+	}
+	m[0] = specs.LinuxIDMapping{ContainerID: 3000, HostID: 4000, Size: 1}
+	req.Spec.Process.Args = []string{"stat", "-c", "%u:%g", "/vol/file", "/vol/new"}
+	if res := mustRun(t, r, req); res.out != "4000:4000\n65534:65534\n" {
+		t.Errorf("%+v", res)
+	}
 }
