@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -82,7 +83,8 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			p.opened = append(p.opened, tree)
 			w.SourceFD = p.pass(int(tree.Fd()))
 		}
-		if w.Kind == wire.MountBind && w.SourceFD < 0 && len(p.cfg.Enter) > 0 {
+		idmapped := w.Kind == wire.MountBind && w.IDMapFD == -2
+		if w.Kind == wire.MountBind && w.SourceFD < 0 && (len(p.cfg.Enter) > 0 || idmapped) {
 			// The source is ours, not one of the namespace that init enters.
 			tree, err := cloneSource(w.Source, w.Recursive)
 			if err != nil {
@@ -97,7 +99,15 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 				return err
 			}
 			p.opened = append(p.opened, ns)
-			w.IDMapFD = p.pass(int(ns.Fd()))
+			if idmapped {
+				// Root of a container's user namespace must not.
+				if err := mapIDs(p.fds[w.SourceFD], w.IDMapRecursive, ns); err != nil {
+					return fmt.Errorf("mount at %s: map ids of %s: %w", w.Target, w.Source, err)
+				}
+				w.IDMapFD = -1
+			} else {
+				w.IDMapFD = p.pass(int(ns.Fd()))
+			}
 		}
 		if path.Clean(w.Target) == "/dev" {
 			p.cfg.DevSetup = w.Kind != wire.MountBind
@@ -121,6 +131,15 @@ func cloneSource(name string, recursive bool) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// mapIDs makes a detached mount an idmapped one (mount_setattr(2)).
+func mapIDs(mount int, recursive bool, userNS *os.File) error {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(mount, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userNS.Fd())})
 }
 
 // standardDevices every container has.

@@ -142,6 +142,29 @@ func TestMappedMount(t *testing.T) {
 	if err != nil || statUID(fi) != 0 {
 		t.Error("the new file is not user 0's", err)
 	}
+	// Nor is it in the way that the container has a user namespace, where the
+	// mapping is the container's own if the mount has none.
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for d := filepath.Dir(dir); d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inside := mapped(t, root, "stat -c '%u:%g' /vol/file /vol/new; touch /vol/mine; echo x > /vol/ro/x")
+	if err := os.Mkdir(filepath.Join(dir, "ro"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	inside.Spec.Mounts = append(inside.Spec.Mounts,
+		specs.Mount{Destination: "/vol", Source: dir, Options: []string{"bind", "idmap"}},
+		specs.Mount{Destination: "/vol/ro", Source: filepath.Join(dir, "ro"), Options: []string{"bind", "idmap", "ro"}})
+	if res := mustRun(t, r, inside); res.out != "0:0\n0:0\nsh: can't create /vol/ro/x: Read-only file system\n" {
+		t.Errorf("%+v", res)
+	}
+	if fi, err := os.Stat(filepath.Join(dir, "mine")); err != nil || statUID(fi) != 0 {
+		t.Error("the file made in the user namespace is not user 0's", err)
+	}
 	// A mapping need not have a user 0.
 	if err := os.Chown(filepath.Join(dir, "file"), 3000, 3000); err != nil {
 		t.Fatal(err)
