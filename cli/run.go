@@ -124,7 +124,8 @@ func (r *runner) foreground(ctx context.Context, cl *client.Client, id string, r
 	}
 	if err := cl.Post(ctx, containerPath(id, "start"), nil, nil, nil); err != nil {
 		_ = s.stream.Close()
-		if r.rm {
+		var refused *client.Error
+		if r.rm && errors.As(err, &refused) { // not so if the daemon died: it may never remove it
 			_, _ = wait.code()
 		}
 		return r.a.runError("run", err)
