@@ -136,6 +136,9 @@ func (e *Engine) reconcile(ctx context.Context, u *unit, tasks map[string]task.S
 			e.applyRunning(u, t)
 			e.startProbe(u)
 		case known:
+			if unheard(u.status.Load(), t) { // and was not there at the end, either
+				e.save(u, func(s *container.Status) { s.State, s.StartedAt = container.StateRunning, t.StartedAt })
+			}
 			remove = e.applyTask(ctx, u, t)
 			if u.up() {
 				e.startProbe(u)
@@ -143,6 +146,8 @@ func (e *Engine) reconcile(ctx context.Context, u *unit, tasks map[string]task.S
 		case u.up():
 			remove = e.applyTask(ctx, u, e.lost(u))
 		}
+		// Its end may be written down, and the daemon killed before the removal began.
+		remove = remove || u.status.Load().State == container.StateExited && u.spec.Load().HostConfig.AutoRemove
 		return nil
 	})
 	if err != nil {
@@ -153,6 +158,11 @@ func (e *Engine) reconcile(ctx context.Context, u *unit, tasks map[string]task.S
 		return false
 	}
 	return !u.isGone() && !u.up() && wantsStart(u)
+}
+
+// unheard tells whether a task that has ended had a life that is not written down.
+func unheard(st *container.Status, t task.Status) bool {
+	return t.State == task.Exited && !st.State.Up() && !t.StartedAt.IsZero() && t.StartedAt.After(st.FinishedAt)
 }
 
 // wantsStart is the restart policy at the start of the daemon.

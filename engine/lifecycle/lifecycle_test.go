@@ -300,6 +300,49 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestUnheardLife: a container ran from start to end, and the daemon that had it
+// started was killed before it wrote anything of that down.
+func TestUnheardLife(t *testing.T) {
+	w := newWorld(t)
+	e, stop := w.engine()
+	kept, gone := create(t, e, request("kept")), request("gone")
+	gone.HostConfig.AutoRemove = true
+	removed := create(t, e, gone)
+	stop()
+	for _, id := range []string{kept, removed} {
+		if _, err := w.tasks.Start(t.Context(), task.StartRequest{ID: id}, task.StartFiles{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.tasks.Exit(id, 4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, _ = w.engine()
+	if st := status(t, e, "kept"); st.Status != "exited" || st.ExitCode != 4 || st.StartedAt == "" {
+		t.Errorf("got %+v", st)
+	}
+	eventually(t, "removed", func() bool { _, err := e.index.find("gone"); return errdefs.IsNotFound(err) })
+	eventually(t, "its task, too", func() bool { _, err := w.tasks.Status(t.Context(), removed); return errdefs.IsNotFound(err) })
+}
+
+// TestRemovalNotBegun: the end of an AutoRemove container is written down, and the
+// daemon was killed before its removal was.
+func TestRemovalNotBegun(t *testing.T) {
+	w := newWorld(t)
+	e, stop := w.engine()
+	req := request("gone")
+	req.HostConfig.AutoRemove = true
+	create(t, e, req)
+	u, err := e.index.find("gone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.save(u, func(s *container.Status) { s.State, s.FinishedAt = container.StateExited, time.Now() })
+	stop()
+	e, _ = w.engine()
+	eventually(t, "removed", func() bool { _, err := e.index.find("gone"); return errdefs.IsNotFound(err) })
+}
+
 func TestPolicyAtBoot(t *testing.T) {
 	w := newWorld(t)
 	e, stop := w.engine()
