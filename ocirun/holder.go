@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,14 +135,14 @@ func (h *holder) has(root *os.File) bool {
 	return ok
 }
 
-func (h *holder) open(root Root) (*os.File, error) {
+func (h *holder) open(l *rootDirs) (*os.File, error) {
 	var fd int
 	var name string
 	err := h.do(func() error {
 		h.next++
 		name = strconv.Itoa(h.next)
 		var err error
-		fd, err = h.mount(name, root)
+		fd, err = h.mount(name, l)
 		return err
 	})
 	if err != nil {
@@ -157,58 +156,59 @@ func (h *holder) open(root Root) (*os.File, error) {
 }
 
 // mount attaches the root at name and opens it.
-func (h *holder) mount(name string, root Root) (int, error) {
+func (h *holder) mount(name string, l *rootDirs) (int, error) {
 	if err := unix.Mkdirat(h.dir, name, 0o755); err != nil {
 		return -1, err
 	}
-	err := h.attach(name, root)
+	err := h.attach(name, l)
 	if err != nil {
 		return -1, errors.Join(err, unix.Unlinkat(h.dir, name, unix.AT_REMOVEDIR))
 	}
 	return unix.Openat(h.dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
-func (h *holder) attach(name string, root Root) error {
-	if root.Bind != "" || len(root.Layers) == 1 && root.Upper == "" {
-		fd, err := bindRoot(root)
+func (h *holder) attach(name string, l *rootDirs) error {
+	if l.root.bind() {
+		fd, err := l.bind()
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
 		return unix.MoveMount(fd, "", h.dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
-	return h.legacyOverlay(name, root)
+	return h.legacyOverlay(name, l)
 }
 
 // legacyOverlay uses mount(2). Directories are named by descriptors, which
 // keeps the options within the page that the kernel takes.
-func (h *holder) legacyOverlay(name string, root Root) error {
-	var fds []int
+func (h *holder) legacyOverlay(name string, l *rootDirs) error {
+	root := &l.root
+	var attached []string
+	l.attach = func(fd int) error { // until the overlay has clones of them
+		at := name + "-" + strconv.Itoa(len(attached))
+		if err := unix.Mkdirat(h.dir, at, 0o700); err != nil {
+			return err
+		}
+		attached = append(attached, at)
+		return unix.MoveMount(fd, "", h.dir, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}
 	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
+		for _, at := range attached {
+			_ = unix.Unmount(h.path(at), unix.MNT_DETACH)
+			_ = unix.Unlinkat(h.dir, at, unix.AT_REMOVEDIR)
 		}
 	}()
-	open := func(dir string) (string, error) {
-		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return "", &os.PathError{Op: "open", Path: dir, Err: err}
-		}
-		fds = append(fds, fd)
-		return "/proc/self/fd/" + strconv.Itoa(fd), nil
-	}
 	lower := make([]string, len(root.Layers))
 	for i, dir := range root.Layers {
 		var err error
-		if lower[i], err = open(dir); err != nil {
+		if lower[i], err = l.name(dir); err != nil {
 			return err
 		}
 	}
 	options := append([]string{"lowerdir=" + strings.Join(lower, ":")}, root.Options...)
 	if root.Upper != "" {
-		upper, uerr := open(root.Upper)
-		work, werr := open(root.Work)
-		if err := errors.Join(uerr, werr); err != nil {
+		upper, work, err := l.writable()
+		if err != nil {
 			return err
 		}
 		options = append(options, "upperdir="+upper, "workdir="+work)
@@ -221,14 +221,15 @@ func (h *holder) legacyOverlay(name string, root Root) error {
 	if root.ReadOnly || root.Upper == "" {
 		flags = unix.MS_RDONLY
 	}
-	target := "/proc/self/fd/" + strconv.Itoa(h.dir) + "/" + name
-	err := unix.Mount("overlay", target, "overlay", flags, data)
-	runtime.KeepAlive(fds)
+	err := l.asRoot(func() error { return unix.Mount("overlay", h.path(name), "overlay", flags, data) })
 	if err != nil {
 		return fmt.Errorf("mount overlay of %d layers: %w", len(root.Layers), err)
 	}
 	return nil
 }
+
+// path of a mount point, for the thread.
+func (h *holder) path(name string) string { return "/proc/self/fd/" + strconv.Itoa(h.dir) + "/" + name }
 
 func (h *holder) clone(root *os.File) (fd int, err error) {
 	err = h.do(func() error {
@@ -245,8 +246,7 @@ func (h *holder) closeRoot(root *os.File) error {
 	h.mu.Unlock()
 	root.Close()
 	return h.do(func() error {
-		target := "/proc/self/fd/" + strconv.Itoa(h.dir) + "/" + name
-		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(h.path(name), unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("unmount root: %w", err)
 		}
 		return unix.Unlinkat(h.dir, name, unix.AT_REMOVEDIR)

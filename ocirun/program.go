@@ -42,7 +42,9 @@ func readOnlyView(name string) (f *os.File, mount int, err error) {
 	}
 	// The kernel wants two lower directories, apart from each other; the first
 	// one wins. Without xino inodes keep their numbers.
-	mount, err = overlayRoot(Root{Layers: []string{filepath.Dir(real), "/run"}, Options: []string{"xino=off"}})
+	view := rootDirs{root: Root{Layers: []string{filepath.Dir(real), "/run"}, Options: []string{"xino=off"}}}
+	defer view.close()
+	mount, err = view.overlay()
 	if err != nil {
 		return nil, -1, err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -21,6 +23,10 @@ type Root struct {
 	Bind     string   // a directory instead of an overlay
 	Options  []string // further file-system options, such as "metacopy=on"
 	ReadOnly bool
+	// UIDMappings and GIDMappings, both or none, show the files as other users':
+	// those of ContainerID on the disk as HostID's, for containers in a user
+	// namespace with the same mappings. Upper and Work need one parent directory.
+	UIDMappings, GIDMappings []specs.LinuxIDMapping
 }
 
 // OpenRoot mounts root where no mount table of the host shows it. The same
@@ -35,19 +41,133 @@ func (r *Runtime) OpenRoot(_ context.Context, root Root) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var fd int
-	if h != nil {
-		return h.open(root)
+	l := &rootDirs{root: root}
+	defer l.close()
+	if len(root.UIDMappings) > 0 {
+		if l.userNS, err = r.idNamespace(root.UIDMappings, root.GIDMappings); err != nil {
+			return nil, rootError(err)
+		}
 	}
-	if root.Bind != "" || len(root.Layers) == 1 && root.Upper == "" {
-		fd, err = bindRoot(root)
+	if h != nil {
+		return h.open(l)
+	}
+	var fd int
+	if root.bind() {
+		fd, err = l.bind()
 	} else {
-		fd, err = overlayRoot(root)
+		fd, err = l.overlay()
 	}
 	if err != nil {
 		return nil, rootError(err)
 	}
 	return os.NewFile(uintptr(fd), "root"), nil
+}
+
+// bind tells whether the root is a directory as it is.
+func (root *Root) bind() bool {
+	return root.Bind != "" || len(root.Layers) == 1 && root.Upper == ""
+}
+
+// rootDirs are the directories of a root that is being mounted.
+type rootDirs struct {
+	root   Root
+	userNS *os.File // with the root's mappings, or nil
+	// attach puts a mount where the kernel needs it to be; nil if it need not be anywhere.
+	attach func(fd int) error
+	fds    []int // until close
+}
+
+func (l *rootDirs) close() {
+	closeFDs(l.fds)
+	if l.userNS != nil {
+		l.userNS.Close()
+	}
+}
+
+// open opens a directory, mapped if the root is.
+func (l *rootDirs) open(dir string) (int, error) {
+	if l.userNS == nil {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		l.fds = append(l.fds, fd)
+		return fd, nil
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("clone %s: %w", dir, err)
+	}
+	l.fds = append(l.fds, fd)
+	if err := mapIDs(fd, false, l.userNS); err != nil {
+		return -1, fmt.Errorf("map ids of %s: %w", dir, err)
+	}
+	if l.attach != nil {
+		err = l.attach(fd)
+	}
+	return fd, err
+}
+
+// asRoot calls mount with the file-system ids that root of the mappings has. The
+// overlay keeps them for what it does by itself: user 0 has no number there, so that
+// it could make nothing in a mapped upper directory and would be read-only.
+func (l *rootDirs) asRoot(mount func() error) error {
+	if l.userNS == nil {
+		return mount()
+	}
+	runtime.LockOSThread()
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&head, &caps[0]); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("capget: %w", err)
+	}
+	setFSIDs(hostRoot(l.root.UIDMappings), hostRoot(l.root.GIDMappings))
+	err := unix.Capset(&head, &caps[0]) // the kernel takes those of files away with user 0
+	if err == nil {
+		err = mount()
+	}
+	setFSIDs(0, 0)
+	if cerr := unix.Capset(&head, &caps[0]); cerr != nil {
+		return errors.Join(err, fmt.Errorf("capset: %w", cerr)) // the thread ends with the goroutine
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// setFSIDs changes this thread alone. It cannot fail for root.
+func setFSIDs(uid, gid uint32) {
+	_, _, _ = unix.RawSyscall(unix.SYS_SETFSGID, uintptr(gid), 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uintptr(uid), 0, 0)
+}
+
+// hostRoot is what 0 is mapped to; 0 if it is not.
+func hostRoot(m []specs.LinuxIDMapping) uint32 {
+	for _, e := range m {
+		if e.ContainerID == 0 && e.Size > 0 {
+			return e.HostID
+		}
+	}
+	return 0
+}
+
+// name is a path by which the kernel finds a directory, mapped if the root is.
+func (l *rootDirs) name(dir string) (string, error) {
+	fd, err := l.open(dir)
+	return fmt.Sprintf("/proc/self/fd/%d", fd), err
+}
+
+// writable returns the names of the upper and the work directory, which are to
+// be on one mount.
+func (l *rootDirs) writable() (upper, work string, err error) {
+	if l.userNS == nil {
+		if upper, err = l.name(l.root.Upper); err == nil {
+			work, err = l.name(l.root.Work)
+		}
+		return upper, work, err
+	}
+	parent, err := l.name(filepath.Dir(l.root.Upper))
+	return parent + "/" + filepath.Base(l.root.Upper), parent + "/" + filepath.Base(l.root.Work), err
 }
 
 func rootError(err error) error {
@@ -65,6 +185,10 @@ func (root *Root) check() error {
 		return invalidf("root: no layers")
 	case (root.Upper == "") != (root.Work == ""):
 		return invalidf("root: upper and work directories belong together")
+	case (len(root.UIDMappings) == 0) != (len(root.GIDMappings) == 0):
+		return invalidf("root: mappings of users and groups belong together")
+	case len(root.UIDMappings) > 0 && filepath.Dir(root.Upper) != filepath.Dir(root.Work):
+		return invalidf("root: mapped upper and work directories need one parent")
 	}
 	return nil
 }
@@ -109,8 +233,9 @@ func (r *Runtime) CloseRoot(root *os.File) error {
 	return root.Close()
 }
 
-// bindRoot clones a directory of the host.
-func bindRoot(root Root) (int, error) {
+// bind clones a directory of the host.
+func (l *rootDirs) bind() (int, error) {
+	root := &l.root
 	dir := root.Bind
 	if dir == "" {
 		dir = root.Layers[0]
@@ -126,6 +251,10 @@ func bindRoot(root Root) (int, error) {
 	if root.ReadOnly || root.Bind == "" {
 		attr.Attr_set = unix.MOUNT_ATTR_RDONLY
 	}
+	if l.userNS != nil {
+		attr.Attr_set |= unix.MOUNT_ATTR_IDMAP
+		attr.Userns_fd = uint64(l.userNS.Fd())
+	}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("set flags of %s: %w", dir, err)
@@ -136,8 +265,9 @@ func bindRoot(root Root) (int, error) {
 // maxString is what fsconfig takes, without the final zero.
 const maxString = 255
 
-// overlayRoot makes a detached overlay mount, layer by layer (Linux 6.5).
-func overlayRoot(root Root) (int, error) {
+// overlay makes a detached overlay mount, layer by layer (Linux 6.5).
+func (l *rootDirs) overlay() (int, error) {
+	root := &l.root
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("open overlay: %w", err)
@@ -145,12 +275,9 @@ func overlayRoot(root Root) (int, error) {
 	defer unix.Close(fs)
 	set := func(key, dir string) error {
 		if len(dir) > maxString {
-			fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return fmt.Errorf("%s %s: %w", key, dir, err)
+			if dir, err = l.name(dir); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
 			}
-			defer unix.Close(fd)
-			dir = fmt.Sprintf("/proc/self/fd/%d", fd)
 		}
 		if err := unix.FsconfigSetString(fs, key, dir); err != nil {
 			return fmt.Errorf("%s %s: %w", key, dir, err)
@@ -158,12 +285,23 @@ func overlayRoot(root Root) (int, error) {
 		return nil
 	}
 	for _, dir := range root.Layers {
+		if l.userNS != nil {
+			if dir, err = l.name(dir); err != nil {
+				return -1, err
+			}
+		}
 		if err := set("lowerdir+", dir); err != nil {
 			return -1, err
 		}
 	}
 	if root.Upper != "" {
-		if err := errors.Join(set("upperdir", root.Upper), set("workdir", root.Work)); err != nil {
+		upper, work := root.Upper, root.Work
+		if l.userNS != nil {
+			if upper, work, err = l.writable(); err != nil {
+				return -1, err
+			}
+		}
+		if err := errors.Join(set("upperdir", upper), set("workdir", work)); err != nil {
 			return -1, err
 		}
 	}
@@ -181,7 +319,7 @@ func overlayRoot(root Root) (int, error) {
 	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
 		return -1, err
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
+	if err := l.asRoot(func() error { return unix.FsconfigCreate(fs) }); err != nil {
 		return -1, fmt.Errorf("create overlay of %d layers: %w%s", len(root.Layers), err, kernelLog(fs))
 	}
 	attr := 0
@@ -213,10 +351,19 @@ func (r *Runtime) mountIDs(m *specs.Mount, l *specs.Linux, userNS *os.File) (*os
 	if len(uids) == 0 || len(gids) == 0 {
 		return nil, invalidf("mount at %s: an idmapped mount needs mappings", m.Destination)
 	}
-	// A user namespace is born with a process; this one only waits.
-	s, err := r.spawn(&birth{clone: unix.CLONE_NEWUSER, uidMap: uids, gidMap: gids})
+	f, err := r.idNamespace(uids, gids)
 	if err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", m.Destination, err)
+	}
+	return f, nil
+}
+
+// idNamespace makes a user namespace for its mappings alone.
+func (r *Runtime) idNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
+	// It is born with a process; this one only waits.
+	s, err := r.spawn(&birth{clone: unix.CLONE_NEWUSER, uidMap: uids, gidMap: gids})
+	if err != nil {
+		return nil, err
 	}
 	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", s.pid))
 	r.drop(s)

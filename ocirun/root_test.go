@@ -108,6 +108,57 @@ func TestOpenRoot(t *testing.T) {
 	}
 }
 
+// TestOpenMappedRoot is an image that several user namespaces have as their own,
+// without a change of a file's owner.
+func TestOpenMappedRoot(t *testing.T) {
+	for name, old := range map[string]bool{"this kernel's way": false, "the old kernels' way": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRuntime(t)
+			r.forceHolder = old
+			root := layers(t)
+			for dir := root.Upper; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+				if err := os.Chmod(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chown(filepath.Join(root.Layers[1], "layer"), 1000, 1000); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(filepath.Join(root.Layers[1], "layer"), filepath.Join(root.Layers[1], "theirs")); err != nil {
+				t.Fatal(err)
+			}
+			for i, host := range []uint32{100000, 300000} {
+				m := []specs.LinuxIDMapping{{ContainerID: 0, HostID: host, Size: 65536}}
+				root.UIDMappings, root.GIDMappings = m, m
+				f, err := r.OpenRoot(context.Background(), root)
+				if err != nil {
+					t.Fatal(err)
+				}
+				spec := testSpec("/ignored", "sh", "-c", "stat -c %u:%g / /bin/sh /layer /theirs; cat /mine 2>/dev/null; echo x >> /mine; echo b > /layer; stat -c %u /mine /layer; "+
+					"chown 1000 /theirs; stat -c %u:%g /theirs; ls -d /dev/shm")
+				spec.Linux.UIDMappings, spec.Linux.GIDMappings = m, m
+				spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+				res := mustRun(t, r, &CreateRequest{Spec: spec, Root: f})
+				want := "0:0\n0:0\n0:0\n1000:1000\n" + strings.Repeat("x\n", i) + "0\n0\n1000:1000\n/dev/shm\n"
+				if res.out != want || res.code != 0 {
+					t.Errorf("for %d: %+v, want %q", host, res, want)
+				}
+				if err := r.CloseRoot(f); err != nil {
+					t.Error(err)
+				}
+			}
+			for name, want := range map[string]uint32{"mine": 0, "layer": 0, "theirs": 1000} {
+				if fi, err := os.Stat(filepath.Join(root.Upper, name)); err != nil || statUID(fi) != want {
+					t.Errorf("%s on the disk: %v, %v", name, fi, err)
+				}
+			}
+			if fi, err := os.Stat(filepath.Join(root.Layers[0], "layer")); err != nil || statUID(fi) != 0 {
+				t.Errorf("the image has changed: %v, %v", fi, err)
+			}
+		})
+	}
+}
+
 func TestOpenRootBind(t *testing.T) {
 	r := newRuntime(t)
 	f, err := r.OpenRoot(context.Background(), Root{Bind: busyboxRoot(t)})

@@ -75,6 +75,7 @@ func (b builtin) Exec(ctx context.Context, req *ocirun.ExecRequest) (*process, e
 func (b builtin) OpenRoot(ctx context.Context, r task.Root) (*os.File, error) {
 	return b.Runtime.OpenRoot(ctx, ocirun.Root{
 		Layers: r.Layers, Upper: r.Upper, Work: r.Work, Bind: r.Bind, Options: r.Options, ReadOnly: r.ReadOnly,
+		UIDMappings: r.UIDMappings, GIDMappings: r.GIDMappings,
 	})
 }
 

@@ -125,6 +125,9 @@ type Root struct {
 	Bind     string   `json:"bind,omitempty"`
 	Options  []string `json:"options,omitempty"` // further file-system options
 	ReadOnly bool     `json:"readOnly,omitempty"`
+	// UIDMappings and GIDMappings show the files as other users', see ocirun.Root.
+	UIDMappings []specs.LinuxIDMapping `json:"uidMappings,omitempty"`
+	GIDMappings []specs.LinuxIDMapping `json:"gidMappings,omitempty"`
 }
 
 // StartRequest is everything the supervisor needs to start, and later to
