@@ -122,7 +122,8 @@ func TestForeignMountNamespaceExec(t *testing.T) {
 		}
 	})
 	c := start(t, r, req)
-	res, err := execIn(t, r, c, req.Spec, nil, "sh", "-c", "ls /; hostname; cat /proc/1/comm")
+	// The name changes a moment after the descriptors of the init are closed, which is what Start waits for.
+	res, err := execIn(t, r, c, req.Spec, nil, "sh", "-c", "ls /; hostname; until grep sleep /proc/1/comm; do :; done")
 	if err != nil || res.out != "bin\ndev\netc\nhome\nproc\nroot\nsys\ntmp\nbox\nsleep\n" {
 		t.Errorf("%+v %v", res, err)
 	}
