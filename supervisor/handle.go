@@ -62,7 +62,7 @@ func (c *conn) handle(ctx context.Context, f *wire.Frame) (any, *os.File, error)
 		if err != nil {
 			return nil, nil, err
 		}
-		file, err := s.openRoot(ctx, req.ID, req.Root)
+		file, err := c.borrowRoot(ctx, req.ID, req.Root)
 		return nil, file, err
 	case wire.OpShutdown:
 		return nil, nil, s.shutdown()
@@ -102,7 +102,7 @@ func (c *conn) handleTarget(ctx context.Context, f *wire.Frame, t wire.Target) (
 		st, err := s.execStatus(t.ID, t.ExecID)
 		return st, nil, err
 	case wire.OpCloseRoot:
-		return nil, nil, s.roots.release(t.ID)
+		return nil, nil, c.returnRoot(t.ID)
 	case wire.OpNetNS:
 		file, err := s.netNS(t.ID)
 		return nil, file, err

@@ -26,12 +26,14 @@ type conn struct {
 	mu      sync.Mutex
 	pending map[uint64]context.CancelFunc
 	events  bool
+	// borrowed counts the roots that the daemon has not given back; nil when it is gone.
+	borrowed map[string]int
 	// successor is the program to become once the answer is sent.
 	successor string
 }
 
 func newConn(ctx context.Context, s *Supervisor, c *net.UnixConn) *conn {
-	cn := &conn{s: s, w: wire.NewConn(c), pending: map[uint64]context.CancelFunc{}}
+	cn := &conn{s: s, w: wire.NewConn(c), pending: map[uint64]context.CancelFunc{}, borrowed: map[string]int{}}
 	cn.gone, cn.hangUp = context.WithCancel(ctx)
 	s.mu.Lock()
 	s.conns[cn] = struct{}{}
@@ -72,6 +74,54 @@ func (c *conn) serve() {
 	delete(c.s.conns, c)
 	c.s.mu.Unlock()
 	c.s.ownerGone(c)
+	c.returnRoots()
+}
+
+// borrowRoot opens a root until the daemon gives it back or goes away.
+func (c *conn) borrowRoot(ctx context.Context, id string, how task.Root) (*os.File, error) {
+	file, err := c.s.openRoot(ctx, id, how)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	gone := c.borrowed == nil
+	if !gone {
+		c.borrowed[id]++
+	}
+	c.mu.Unlock()
+	if gone {
+		return nil, errors.Join(context.Canceled, file.Close(), c.s.roots.release(id))
+	}
+	return file, nil
+}
+
+// returnRoot gives back one that this connection has borrowed.
+func (c *conn) returnRoot(id string) error {
+	c.mu.Lock()
+	had := c.borrowed[id] > 0
+	if had {
+		c.borrowed[id]--
+	}
+	c.mu.Unlock()
+	if !had {
+		return fmt.Errorf("root of %s is not open: %w", id, errdefs.ErrNotFound)
+	}
+	return c.s.roots.release(id)
+}
+
+// returnRoots gives back what the daemon cannot any more.
+func (c *conn) returnRoots() {
+	c.mu.Lock()
+	borrowed := c.borrowed
+	c.borrowed = nil
+	c.mu.Unlock()
+	for id, n := range borrowed {
+		for range n {
+			if err := c.s.roots.release(id); err != nil {
+				c.s.log.Warn("cannot unmount a root", "task", id, "err", err)
+			}
+		}
+	}
 }
 
 // answer handles one request.
