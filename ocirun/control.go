@@ -37,7 +37,7 @@ func (r *Runtime) Resume(_ context.Context, cgroup string) error { return r.cgro
 // Update changes the limits of a running container; what res leaves nil stays.
 // Device rules cannot be changed.
 func (r *Runtime) Update(_ context.Context, cgroup string, res *specs.LinuxResources) error {
-	l, err := r.cgroups.Limits(cgroup, res)
+	l, err := r.cgroups.Limits(cgroup, r.cgroups.Complete(cgroup, res))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package cgroup
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -111,6 +113,62 @@ func TestSettingsV2(t *testing.T) {
 	} {
 		if _, err := settingsV2(v2Host, "/x", bad); err == nil {
 			t.Error(name)
+		}
+	}
+}
+
+// fakeV2 is a host with files of the cgroup /x and nothing else.
+func fakeV2(t *testing.T, files map[string]string) *Host {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, "x", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &Host{V2: true, All: []Hierarchy{{Mount: dir, Unified: true}}}
+}
+
+func TestComplete(t *testing.T) {
+	h := fakeV2(t, map[string]string{"cpu.max": "30000 60000\n", "memory.max": "5000\n", "cpu.idle": "1\n"})
+	type res = specs.LinuxResources
+	cpu := func(c specs.LinuxCPU) *res { return &res{CPU: &c} }
+	for name, c := range map[string]struct{ in, want *res }{
+		"nothing":    {&res{}, &res{}},
+		"period":     {cpu(specs.LinuxCPU{Period: p(uint64(9))}), cpu(specs.LinuxCPU{Period: p(uint64(9)), Quota: p(int64(30000))})},
+		"quota":      {cpu(specs.LinuxCPU{Quota: p(int64(-1))}), cpu(specs.LinuxCPU{Quota: p(int64(-1)), Period: p(uint64(60000))})},
+		"both":       {cpu(specs.LinuxCPU{Quota: p(int64(8)), Period: p(uint64(9))}), cpu(specs.LinuxCPU{Quota: p(int64(8)), Period: p(uint64(9))})},
+		"not idle":   {cpu(specs.LinuxCPU{Idle: p(int64(0))}), cpu(specs.LinuxCPU{Idle: p(int64(0)), Shares: p(uint64(1024))})},
+		"swap":       {&res{Memory: &specs.LinuxMemory{Swap: p(int64(9))}}, &res{Memory: &specs.LinuxMemory{Swap: p(int64(9)), Limit: p(int64(5000))}}},
+		"swap, both": {&res{Memory: &specs.LinuxMemory{Swap: p(int64(9)), Limit: p(int64(7))}}, &res{Memory: &specs.LinuxMemory{Swap: p(int64(9)), Limit: p(int64(7))}}},
+	} {
+		if diff := cmp.Diff(c.want, h.Complete("/x", c.in)); diff != "" {
+			t.Error(name, diff)
+		}
+	}
+	// No limit is known as such; what is not there is left alone.
+	h = fakeV2(t, map[string]string{"cpu.max": "max 60000\n", "memory.max": "max\n"})
+	if got := h.Complete("/x", cpu(specs.LinuxCPU{Period: p(uint64(9))})); *got.CPU.Quota != -1 {
+		t.Error(*got.CPU.Quota)
+	}
+	if got := fakeV2(t, nil).Complete("/x", cpu(specs.LinuxCPU{Period: p(uint64(9)), Idle: p(int64(0))})); got.CPU.Quota != nil || got.CPU.Shares != nil {
+		t.Errorf("%+v", got.CPU)
+	}
+}
+
+// TestUnitWeight: what systemd makes of a unit's weight is what we write.
+func TestUnitWeight(t *testing.T) {
+	bfq, general := fakeV2(t, map[string]string{"io.bfq.weight": ""}), fakeV2(t, nil)
+	for w := uint16(10); w <= 1000; w++ {
+		unit := bfq.UnitWeight(w)
+		if unit > 100 {
+			unit = 100 + (unit-100)*900/9900 // systemd.resource-control(5), "IOWeight="
+		}
+		if unit != uint64(w) || general.UnitWeight(w) != ioWeight(w) {
+			t.Errorf("%d: %d, %d", w, unit, general.UnitWeight(w))
 		}
 	}
 }

@@ -25,6 +25,8 @@ type setting struct {
 	// own if that differs.
 	fallback      string
 	fallbackValue string
+	// needs is what a device lacks for which the kernel does not support this.
+	needs string
 	// optional files are there on some kernels only, besides another one.
 	optional bool
 }
@@ -121,6 +123,9 @@ func (l *Limits) set(s *setting) error {
 	err := write(dir, s.file, s.value)
 	if s.fallback != "" && errors.Is(err, fs.ErrNotExist) {
 		err = write(dir, s.fallback, cmp.Or(s.fallbackValue, s.value))
+	}
+	if s.needs != "" && errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("the device has not %s, which a weight of its own needs: %w: %w", s.needs, err, errdefs.ErrNotImplemented)
 	}
 	if s.optional && errors.Is(err, fs.ErrNotExist) {
 		return nil

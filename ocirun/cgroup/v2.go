@@ -3,6 +3,7 @@ package cgroup
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -74,9 +75,6 @@ func memoryV2(l *list, h *Host, path string, m *specs.LinuxMemory) error {
 		}
 	}
 	if m.Swap != nil && *m.Swap != 0 {
-		if limit == 0 { // an update of swap alone
-			limit = readInt(h.Unified(), path, "memory.max")
-		}
 		// Here swap is counted apart from memory; in the specification together.
 		switch {
 		case *m.Swap < 0:
@@ -125,7 +123,11 @@ func cpuV2(l *list, c *specs.LinuxCPU) error {
 	if c.Mems != "" {
 		l.add("", "cpuset.mems", c.Mems)
 	}
-	if c.Idle != nil {
+	switch {
+	case c.Idle == nil:
+	case *c.Idle == 0: // before a weight, which what is idle cannot have
+		l.add("", "cpu.idle", "0")
+	default:
 		l.late("", "cpu.idle", i64(*c.Idle))
 	}
 	if c.Shares != nil && *c.Shares != 0 && (c.Idle == nil || *c.Idle == 0) {
@@ -172,7 +174,7 @@ func blockV2(l *list, b *specs.LinuxBlockIO) error {
 	// bfq counts to 1000, as the specification, the generic controller to 10000.
 	weigh := func(prefix string, w uint16) {
 		*l = append(*l, setting{
-			file: "io.bfq.weight", value: prefix + u64(uint64(w)), fallback: "io.weight", fallbackValue: prefix + u64(ioWeight(w)),
+			needs: "the scheduler bfq or io.cost", file: "io.bfq.weight", value: prefix + u64(uint64(w)), fallback: "io.weight", fallbackValue: prefix + u64(ioWeight(w)),
 		})
 	}
 	if b.Weight != nil && *b.Weight != 0 {
@@ -205,4 +207,17 @@ func ioWeight(w uint16) uint64 {
 		return 1
 	}
 	return min(10000, 1+(uint64(w)-10)*9999/990)
+}
+
+// UnitWeight is the weight of a unit that systemd writes to io.bfq.weight, if that
+// is there, or else to io.weight, as Limits would. It maps its 100 … 10000 to
+// 100 … 1000 for bfq, and what is below to itself.
+func (h *Host) UnitWeight(w uint16) uint64 {
+	if bfq, _ := filepath.Glob(h.Unified().Dir("*/io.bfq.weight")); len(bfq) == 0 {
+		return ioWeight(w)
+	}
+	if w <= 100 {
+		return uint64(w)
+	}
+	return min(10000, 100+(uint64(w)-100)*11)
 }

@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/wherry-engine/wherry/internal/testenv"
 	"github.com/wherry-engine/wherry/ocirun/cgroup"
 )
 
@@ -73,8 +74,167 @@ func TestUpdate(t *testing.T) {
 	if got := read("pids", "pids.max", "pids.max"); got != "max" {
 		t.Error("pids", got)
 	}
+	// A period alone leaves the quota.
+	b.want(0, "", "update", "--cpu-period", "4000", "c1")
+	if got := read("cpu", "cpu.cfs_quota_us", "cpu.max"); !strings.HasPrefix(got, "1500") {
+		t.Error("quota after the period", got)
+	}
 	b.want(1, "without intelRdt", "update", "--l3-cache-schema", "L3:0=1", "c1")
 	b.want(1, "", "update", "--memory", "12q", "c1")
+}
+
+// TestUnified: limits of cgroup v2 are in the files that the specification
+// names or means, at the start and after an update.
+func TestUnified(t *testing.T) {
+	b := newBox(t, "sleep", "100")
+	h, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !h.V2 {
+		t.Skip("this host has cgroup v1")
+	}
+	has := func(file string) bool {
+		found, _ := filepath.Glob(h.Unified().Dir("*/" + file))
+		return len(found) > 0
+	}
+	disk := anyDisk(t)
+	major, minor, _ := strings.Cut(disk, ":")
+	weight, weights := "io.weight", [2]string{"default 2930", "default 4950"}
+	if has("io.bfq.weight") {
+		weight, weights = "io.bfq.weight", [2]string{"default 300", "default 500"}
+	}
+	resources := func(high, rate, weigh, huge string) string {
+		text := `{"unified": {"memory.high": "` + high + `", "io.max": "` + disk + ` wbps=` + rate + `"}, "cpu": {"burst": 5000, "quota": 20000, "mems": "0"},
+			"blockIO": {"throttleReadIOPSDevice": [{"major": ` + major + `, "minor": ` + minor + `, "rate": 100}]`
+		if has(weight) {
+			text += `, "weight": ` + weigh
+		}
+		text += "}"
+		if has("hugetlb.2MB.max") {
+			text += `, "hugepageLimits": [{"pageSize": "2MB", "limit": ` + huge + `}]`
+		}
+		return text + "}"
+	}
+	if err := json.Unmarshal([]byte(resources("50331648", "1048576", "300", "4194304")), b.spec.Linux.Resources); err != nil {
+		t.Fatal(err)
+	}
+	b.write()
+	b.want(0, "", "run", "-d", "-b", b.bundle, "c1")
+	t.Cleanup(func() { b.run("delete", "--force", "c1") })
+	check := func(when string, want map[string]string) {
+		t.Helper()
+		for file, value := range want {
+			if optional := file == weight || strings.HasPrefix(file, "hugetlb."); optional && !has(file) {
+				continue // a kernel without
+			}
+			text, err := os.ReadFile(filepath.Join(h.Unified().Dir(b.spec.Linux.CgroupsPath), file))
+			if got := strings.TrimSpace(string(text)); err != nil || got != value {
+				t.Errorf("%s: %s has %q (%v), want %q", when, file, got, err, value)
+			}
+		}
+	}
+	check("started", map[string]string{
+		"memory.high": "50331648", "io.max": disk + " rbps=max wbps=1048576 riops=100 wiops=max", weight: weights[0],
+		"hugetlb.2MB.max": "4194304", "hugetlb.2MB.rsvd.max": "4194304", "cpu.max": "20000 100000", "cpu.max.burst": "5000", "cpuset.mems": "0",
+	})
+	file := filepath.Join(b.bundle, "resources")
+	update := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	update(resources("33554432", "max", "500", "2097152"))
+	b.want(0, "", "update", "-r", file, "c1")
+	check("updated", map[string]string{
+		"memory.high": "33554432", "io.max": disk + " rbps=max wbps=max riops=100 wiops=max", weight: weights[1],
+		"hugetlb.2MB.max": "2097152",
+	})
+	update(`{"unified": {"memory.nope": "1"}}`)
+	b.want(1, "set memory.nope: this kernel has no such limit", "update", "-r", file, "c1")
+	update(`{"blockIO": {"weightDevice": [{"major": ` + major + `, "minor": ` + minor + `, "weight": 200}]}}`)
+	if out, code := b.run("update", "-r", file, "c1"); code == 0 {
+		text, _ := os.ReadFile(filepath.Join(h.Unified().Dir(b.spec.Linux.CgroupsPath), weight))
+		if !strings.Contains(string(text), disk+" ") {
+			t.Errorf("weight of a device: %s", text)
+		}
+	} else if !strings.Contains(out, "the device has not the scheduler bfq or io.cost") && !strings.Contains(out, "this kernel has no such limit") {
+		t.Error("weight of a device:", out)
+	}
+	b.want(0, "", "update", "--cpu-idle", "1", "c1")
+	check("idle", map[string]string{"cpu.idle": "1"})
+	b.want(0, "", "update", "--cpu-idle", "0", "c1")
+	check("idle no more", map[string]string{"cpu.idle": "0", "cpu.weight": "100"})
+	b.want(0, "", "update", "--cpu-idle", "1", "c1")
+	b.want(0, "", "update", "--cpu-idle", "0", "--cpu-share", "2048", "c1")
+	check("with a weight again", map[string]string{"cpu.idle": "0", "cpu.weight": "174"})
+}
+
+// anyDisk is the number of a disk of this machine.
+func anyDisk(t *testing.T) string {
+	t.Helper()
+	disks, err := filepath.Glob("/sys/block/*/dev")
+	if err != nil || len(disks) == 0 {
+		t.Skip("this machine has no disk")
+	}
+	text, err := os.ReadFile(disks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// below makes a cgroup "sub" in each of the container's and returns their paths.
+func (b *box) below(h *cgroup.Host) (paths []string) {
+	b.t.Helper()
+	for i := range h.All {
+		dir := h.All[i].Dir(b.spec.Linux.CgroupsPath)
+		if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+			b.t.Fatal(err)
+		}
+		if h.All[i].Has("cpuset") {
+			for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+				text, _ := os.ReadFile(filepath.Join(dir, f))
+				if err := os.WriteFile(filepath.Join(dir, "sub", f), text, 0); err != nil {
+					b.t.Fatal(err)
+				}
+			}
+		}
+		paths = append(paths, b.spec.Linux.CgroupsPath+"/sub")
+	}
+	return paths
+}
+
+// TestKillAll: what a container without a PID namespace has in its cgroup and
+// below is killed whole while it forks.
+func TestKillAll(t *testing.T) {
+	b := newBox(t, "sleep", "100")
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	b.write()
+	h, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := b.spec.Linux.CgroupsPath
+	t.Cleanup(func() { b.run("delete", "--force", "c1") })
+	for _, command := range [][]string{{"kill", "--all", "c1", "KILL"}, {"delete", "--force", "c1"}} {
+		b.want(0, "", "run", "-d", "-b", b.bundle, "c1")
+		b.below(h)
+		const forks = `trap "" TERM; for i in 1 2 3 4 5; do while :; do sleep 0.01; done & done; sleep 100`
+		b.want(0, "", "exec", "-d", "c1", "sh", "-c", forks)
+		b.want(0, "", "exec", "-d", "--cgroup", "sub", "c1", "sh", "-c", forks)
+		count := func() int {
+			pids, _ := h.Pids(path)
+			return len(pids)
+		}
+		testenv.Eventually(t, "they fork", func() bool { return count() > 12 })
+		b.want(0, "", command...)
+		testenv.Eventually(t, "all are dead", func() bool { return count() == 0 })
+		b.want(0, "", "delete", "--force", "c1")
+		if h.Exists(path) {
+			t.Errorf("%v: the cgroup is left", command)
+		}
+	}
 }
 
 func TestExecCgroup(t *testing.T) {
@@ -85,22 +245,7 @@ func TestExecCgroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want []string
-	for i := range h.All {
-		dir := h.All[i].Dir(b.spec.Linux.CgroupsPath)
-		if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if h.All[i].Has("cpuset") {
-			for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
-				text, _ := os.ReadFile(filepath.Join(dir, f))
-				if err := os.WriteFile(filepath.Join(dir, "sub", f), text, 0); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		want = append(want, b.spec.Linux.CgroupsPath+"/sub")
-	}
+	want := b.below(h)
 	// The host's view, by the process number.
 	of := func(args ...string) []string {
 		pidFile := filepath.Join(b.bundle, "exec-pid")
