@@ -24,13 +24,13 @@ func (r *Runtime) startUnit(p *plan, req *CreateRequest, pid int) error {
 }
 
 func (r *Runtime) properties(res *specs.LinuxResources) []systemd.Property {
-	return systemd.Properties(r.cgroups.V2, res, cgroup.Weight)
+	return systemd.Properties(r.cgroups.V2, res, systemd.Weights{CPU: cgroup.Weight, IO: r.cgroups.UnitWeight})
 }
 
 // UpdateUnit tells systemd of changed limits of a container of the systemd
 // driver; Update must follow.
 func (r *Runtime) UpdateUnit(cgroup string, res *specs.LinuxResources) error {
-	return systemd.Set(path.Base(cgroup), r.properties(res))
+	return systemd.Set(path.Base(cgroup), r.properties(r.cgroups.Complete(cgroup, res)))
 }
 
 // StopUnit ends the scope of a container of the systemd driver. It is not an

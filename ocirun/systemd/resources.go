@@ -12,11 +12,19 @@ import (
 
 const infinity = uint64(math.MaxUint64)
 
+// Weights map numbers of the specification to systemd's, which are those of v2.
+type Weights struct {
+	// CPU is that of shares of processor time.
+	CPU func(shares uint64) uint64
+	// IO is that of a weight of block I/O.
+	IO func(weight uint16) uint64
+}
+
 // Properties says resources in systemd's terms (systemd.resource-control(5)), as
 // far as it has them: it writes the limits of a unit anew when its configuration
 // is loaded again, and would undo those it does not know. All limits are also
-// written to the cgroup by us. weight maps shares of processor time to v2's.
-func Properties(v2 bool, res *specs.LinuxResources, weight func(shares uint64) uint64) []Property {
+// written to the cgroup by us.
+func Properties(v2 bool, res *specs.LinuxResources, weights Weights) []Property {
 	if res == nil {
 		return nil
 	}
@@ -40,17 +48,21 @@ func Properties(v2 bool, res *specs.LinuxResources, weight func(shares uint64) u
 		}
 	}
 	if res.CPU != nil {
-		out = append(out, cpu(v2, res.CPU, weight)...)
+		out = append(out, cpu(v2, res.CPU, weights.CPU)...)
 	}
 	if p := res.Pids; p != nil && p.Limit != nil {
 		add("TasksMax", max(1, orInfinity(*p.Limit))) // 0 is none to systemd
 	}
-	if b := res.BlockIO; b != nil && b.Weight != nil && *b.Weight != 0 && !v2 {
-		add("BlockIOWeight", uint64(*b.Weight))
+	if b := res.BlockIO; b != nil && b.Weight != nil && *b.Weight != 0 {
+		if v2 {
+			add("IOWeight", weights.IO(*b.Weight))
+		} else {
+			add("BlockIOWeight", uint64(*b.Weight))
+		}
 	}
-	for key, value := range res.Unified {
-		if p, ok := unified(key, value); ok && v2 {
-			out = append(out, p)
+	if v2 {
+		for key, value := range res.Unified {
+			out = append(out, unified(key, value)...)
 		}
 	}
 	return append(out, devices(res.Devices)...)
@@ -65,33 +77,53 @@ func orInfinity(n int64) uint64 {
 
 func cpu(v2 bool, c *specs.LinuxCPU, weight func(uint64) uint64) []Property {
 	var out []Property
-	if c.Shares != nil && *c.Shares != 0 {
+	switch {
+	case v2 && c.Idle != nil && *c.Idle == 1:
+		out = append(out, idle)
+	case c.Shares != nil && *c.Shares != 0:
 		if v2 {
 			out = append(out, Property{"CPUWeight", weight(*c.Shares)})
 		} else {
 			out = append(out, Property{"CPUShares", *c.Shares})
 		}
 	}
-	period := uint64(100000)
-	if c.Period != nil && *c.Period != 0 {
+	var period uint64
+	if c.Period != nil {
 		period = *c.Period
-		out = append(out, Property{"CPUQuotaPeriodUSec", period})
 	}
-	if c.Quota != nil && *c.Quota != 0 {
-		perSecond := infinity
-		if *c.Quota > 0 {
-			// systemd rounds to hundredths of a second, and never up.
-			const step = 10000
-			perSecond = (uint64(*c.Quota)*1e6/period + step - 1) / step * step
-		}
-		out = append(out, Property{"CPUQuotaPerSecUSec", perSecond})
+	var quota int64
+	if c.Quota != nil {
+		quota = *c.Quota
 	}
+	out = append(out, bandwidth(quota, period)...)
 	if v2 {
 		for name, list := range map[string]string{"AllowedCPUs": c.Cpus, "AllowedMemoryNodes": c.Mems} {
 			if bits, ok := bitmap(list); ok {
 				out = append(out, Property{name, bits})
 			}
 		}
+	}
+	return out
+}
+
+// idle is a weight of 0, which systemd knows since version 252.
+var idle = Property{"CPUWeight", uint64(0)}
+
+// bandwidth is processor time; 0 is what is not given, a negative quota none.
+func bandwidth(quota int64, period uint64) []Property {
+	var out []Property
+	if period != 0 {
+		out = append(out, Property{"CPUQuotaPeriodUSec", period})
+	} else {
+		period = 100000
+	}
+	if quota < 0 {
+		return append(out, Property{"CPUQuotaPerSecUSec", infinity})
+	}
+	if quota > 0 {
+		// systemd rounds to hundredths of a second, and never up.
+		const step = 10000
+		out = append(out, Property{"CPUQuotaPerSecUSec", (uint64(quota)*1e6/period + step - 1) / step * step})
 	}
 	return out
 }
@@ -123,23 +155,60 @@ func bitmap(list string) ([]byte, bool) {
 }
 
 // unified keys that systemd has a property for.
-func unified(key, value string) (Property, bool) {
+func unified(key, value string) []Property {
+	value = strings.TrimSpace(value)
+	switch key {
+	case "cpu.max":
+		return cpuMax(value)
+	case "cpu.idle":
+		if value == "1" {
+			return []Property{idle}
+		}
+		return nil
+	case "io.weight":
+		value = strings.TrimPrefix(value, "default ") // one of a device is no number
+	}
 	name := map[string]string{
 		"memory.max": "MemoryMax", "memory.high": "MemoryHigh", "memory.low": "MemoryLow", "memory.min": "MemoryMin", "memory.swap.max": "MemorySwapMax",
-		"cpu.weight": "CPUWeight", "pids.max": "TasksMax", "cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes",
+		"cpu.weight": "CPUWeight", "io.weight": "IOWeight", "pids.max": "TasksMax", "cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes",
 	}[key]
 	if name == "" {
-		return Property{}, false
+		return nil
 	}
 	if strings.HasPrefix(key, "cpuset.") {
-		bits, ok := bitmap(value)
-		return Property{name, bits}, ok
+		if bits, ok := bitmap(value); ok {
+			return []Property{{name, bits}}
+		}
+		return nil
 	}
 	if value == "max" {
-		return Property{name, infinity}, true
+		return []Property{{name, infinity}}
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
-	return Property{name, n}, err == nil
+	n, err := strconv.ParseUint(value, 10, 64)
+	if err != nil {
+		return nil // the kernel will say what is wrong
+	}
+	return []Property{{name, n}}
+}
+
+// cpuMax says "QUOTA PERIOD", without a period of the usual one.
+func cpuMax(value string) []Property {
+	quota, periodText, hasPeriod := strings.Cut(value, " ")
+	var period uint64
+	if hasPeriod {
+		var err error
+		if period, err = strconv.ParseUint(strings.TrimSpace(periodText), 10, 64); err != nil {
+			return nil
+		}
+	}
+	if quota == "max" {
+		return bandwidth(-1, period)
+	}
+	n, err := strconv.ParseInt(quota, 10, 64)
+	if err != nil {
+		return nil
+	}
+	return bandwidth(n, period)
 }
 
 // devices says rules that begin by denying everything and then allow some;

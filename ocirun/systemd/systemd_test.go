@@ -3,6 +3,7 @@ package systemd
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -66,25 +67,26 @@ func p[T any](v T) *T { return &v }
 
 func TestProperties(t *testing.T) {
 	res := &specs.LinuxResources{
-		Memory: &specs.LinuxMemory{Limit: p(int64(100)), Swap: p(int64(150))},
-		CPU:    &specs.LinuxCPU{Shares: p(uint64(512)), Quota: p(int64(12345)), Period: p(uint64(100000)), Cpus: "0,9"},
-		Pids:   &specs.LinuxPids{Limit: p(int64(-1))},
+		Memory:  &specs.LinuxMemory{Limit: p(int64(100)), Swap: p(int64(150))},
+		CPU:     &specs.LinuxCPU{Shares: p(uint64(512)), Quota: p(int64(12345)), Period: p(uint64(100000)), Cpus: "0,9"},
+		Pids:    &specs.LinuxPids{Limit: p(int64(-1))},
+		BlockIO: &specs.LinuxBlockIO{Weight: p(uint16(20))},
 		Devices: []specs.LinuxDeviceCgroup{
 			{Allow: false, Access: "rwm"}, {Allow: true, Type: "c", Access: "m"}, {Allow: true, Type: "c", Major: p(int64(1)), Minor: p(int64(3)), Access: "rwm"},
 		},
 	}
-	weight := func(uint64) uint64 { return 59 }
+	weight := Weights{CPU: func(uint64) uint64 { return 59 }, IO: func(w uint16) uint64 { return uint64(w) * 10 }}
 	devices := []Property{{"DevicePolicy", "strict"}, {"DeviceAllow", []Pair{{"char-*", "m"}, {"/dev/char/1:3", "rwm"}}}}
 	want := append([]Property{
 		{"MemorySwapMax", uint64(50)}, {"MemoryMax", uint64(100)}, {"CPUWeight", uint64(59)}, {"CPUQuotaPeriodUSec", uint64(100000)},
-		{"CPUQuotaPerSecUSec", uint64(130000)}, {"AllowedCPUs", []byte{1, 2}}, {"TasksMax", infinity},
+		{"CPUQuotaPerSecUSec", uint64(130000)}, {"AllowedCPUs", []byte{1, 2}}, {"TasksMax", infinity}, {"IOWeight", uint64(200)},
 	}, devices...)
 	if diff := cmp.Diff(want, Properties(true, res, weight)); diff != "" {
 		t.Error("v2", diff)
 	}
 	want = append([]Property{
 		{"MemoryLimit", uint64(100)}, {"CPUShares", uint64(512)}, {"CPUQuotaPeriodUSec", uint64(100000)},
-		{"CPUQuotaPerSecUSec", uint64(130000)}, {"TasksMax", infinity},
+		{"CPUQuotaPerSecUSec", uint64(130000)}, {"TasksMax", infinity}, {"BlockIOWeight", uint64(20)},
 	}, devices...)
 	if diff := cmp.Diff(want, Properties(false, res, weight)); diff != "" {
 		t.Error("v1", diff)
@@ -94,6 +96,26 @@ func TestProperties(t *testing.T) {
 	for _, got := range Properties(true, res, weight) {
 		if got.Name == "DevicePolicy" {
 			t.Error(got)
+		}
+	}
+}
+
+func TestUnifiedProperties(t *testing.T) {
+	for text, want := range map[string][]Property{
+		"memory.high=5": {{"MemoryHigh", uint64(5)}}, "pids.max=max": {{"TasksMax", infinity}}, "memory.oom.group=1": nil, "pids.max=x": nil,
+		"cpuset.cpus=1":      {{"AllowedCPUs", []byte{2}}},
+		"cpu.max=5000 10000": {{"CPUQuotaPeriodUSec", uint64(10000)}, {"CPUQuotaPerSecUSec", uint64(500000)}},
+		"cpu.max=50000":      {{"CPUQuotaPerSecUSec", uint64(500000)}}, "cpu.max=max": {{"CPUQuotaPerSecUSec", infinity}}, "cpu.max=x": nil, "cpu.max=1 x": nil,
+		"cpu.idle=1": {idle}, "cpu.idle=0": nil,
+		"io.weight=default 200": {{"IOWeight", uint64(200)}}, "io.weight=300": {{"IOWeight", uint64(300)}}, "io.weight=8:0 200": nil,
+	} {
+		key, value, _ := strings.Cut(text, "=")
+		res := &specs.LinuxResources{Unified: map[string]string{key: value}}
+		if diff := cmp.Diff(want, Properties(true, res, Weights{})); diff != "" {
+			t.Error(text, diff)
+		}
+		if got := Properties(false, res, Weights{}); got != nil {
+			t.Errorf("%s on v1: %v", text, got)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -75,6 +77,10 @@ func (u Unit) Start(pid int, properties []Property) error {
 		return err
 	}
 	defer b.close()
+	properties, err = b.known(properties)
+	if err != nil {
+		return err
+	}
 	all := append([]Property{
 		{"Description", "container " + strings.TrimSuffix(u.Name, ".scope")},
 		{"Slice", u.Slice},
@@ -96,6 +102,39 @@ func (u Unit) Start(pid int, properties []Property) error {
 		return fmt.Errorf("start unit %s: %w", u.Name, err)
 	}
 	return nil
+}
+
+// known leaves out what an older systemd would refuse, and does not touch.
+func (b *bus) known(properties []Property) ([]Property, error) {
+	if !slices.Contains(properties, idle) {
+		return properties, nil
+	}
+	version, err := b.version()
+	if err != nil || version >= 252 {
+		return properties, err
+	}
+	return slices.DeleteFunc(slices.Clone(properties), func(p Property) bool { return p == idle }), nil
+}
+
+// version of systemd, such as 252.
+func (b *bus) version() (int, error) {
+	body, err := b.call(managerName, managerPath, "org.freedesktop.DBus.Properties", "Get", managerInterface, "Version")
+	if err != nil {
+		return 0, err
+	}
+	if _, err := body.signature(); err != nil { // the type of a variant
+		return 0, err
+	}
+	text, err := body.text()
+	if err != nil {
+		return 0, err
+	}
+	digits := text[:len(text)-len(strings.TrimLeft(text, "0123456789"))]
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0, fmt.Errorf("systemd has an unknown version %q: %w", text, err)
+	}
+	return n, nil
 }
 
 func (u Unit) start(b *bus, properties []Property) error {
@@ -120,6 +159,9 @@ func Set(unit string, properties []Property) error {
 		return err
 	}
 	defer b.close()
+	if properties, err = b.known(properties); err != nil {
+		return err
+	}
 	if _, err := b.manager("SetUnitProperties", unit, true, properties); err != nil {
 		return fmt.Errorf("change unit %s: %w", unit, err)
 	}
