@@ -137,5 +137,8 @@ func device(path string) (major, minor int64, err error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return 0, 0, invalid("blkio device %q: %v", path, err)
 	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK { // or the numbers would be those of another device
+		return 0, 0, invalid("blkio device %q is not a block device", path)
+	}
 	return int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), nil
 }

@@ -4,7 +4,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/api/types/blkiodev"
 	apicontainer "github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -113,6 +115,16 @@ func TestDeviceRule(t *testing.T) {
 	} {
 		if _, err := ParseDeviceRule(rule); (err == nil) != ok {
 			t.Errorf("%q: %v", rule, err)
+		}
+	}
+}
+
+// TestBlockDevices: numbers of a character device would limit another device.
+func TestBlockDevices(t *testing.T) {
+	for _, path := range []string{"/dev/null", "/nonexistent", "/"} {
+		limits := []*blkiodev.ThrottleDevice{{Path: path, Rate: 1}}
+		if _, err := Resources(&apicontainer.Resources{BlkioDeviceReadBps: limits}); !errdefs.IsInvalidArgument(err) {
+			t.Error(path, err)
 		}
 	}
 }
