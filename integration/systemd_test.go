@@ -2,12 +2,15 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/wherry-engine/wherry/internal/testenv"
 )
@@ -165,16 +168,101 @@ func TestSystemdDriver(t *testing.T) {
 		h.OK(t, "update", "-m", "32m", "--memory-swap", "32m", "main")
 		limits("by another daemon", "33554432")
 	})
+	t.Run("properties", func(t *testing.T) { h.testProperties(t, id) })
+	t.Run("runtime", h.testRuntime)
 	t.Run("build", func(t *testing.T) {
-		h.run("mkdir /data/context; printf 'FROM busybox\nRUN cat /proc/self/cgroup\n' >/data/context/Dockerfile")
+		// A step sees no more than "/" of its cgroup on v2: one that lasts is looked for from outside.
+		h.run("mkdir /data/context; printf 'FROM busybox\nRUN sleep 1000\n' >/data/context/Dockerfile")
 		groups := regexp.MustCompile(`/bar\.slice/wherry-build-\w+\.scope`)
-		if out := h.Try(t, "build", "--cgroup-parent", "bar.slice", "/data/context"); !groups.MatchString(out.All()) {
-			t.Errorf("%d: %s", out.Code, out.All())
+		out := h.run(`/wherry/wherry build --cgroup-parent bar.slice /data/context >/data/build.log 2>&1 & build=$!
+			for i in $(seq 300); do find /sys/fs/cgroup -path '*/bar.slice/wherry-build-*.scope' | grep . && break; sleep 0.1; done
+			kill $build; wait $build; cat /data/build.log`)
+		if !groups.MatchString(out) {
+			t.Error(out)
 		}
-		out := h.Try(t, "build", "--no-cache", "--cgroup-parent", "bar", "/data/context")
-		contains(t, "no slice", out.All(), "not the name of a slice")
+		contains(t, "no slice", h.Try(t, "build", "--no-cache", "--cgroup-parent", "bar", "/data/context").All(), "not the name of a slice")
 	})
 	h.OK(t, "rm", "-f", "main")
 	testenv.Eventually(t, "their scopes are gone", func() bool { return len(h.scopes()) == 0 })
 	equal(t, "cgroups left", h.run("find /sys/fs/cgroup -name 'wherry-*.scope' -not -name 'wherry-helpers-*'"), "")
+}
+
+// reloaded checks files of a cgroup on that host, before and after systemd has
+// written anew what it knows, which it has before it answers another question.
+func (h *systemdHost) reloaded(t *testing.T, when, dir string, want ...string) {
+	t.Helper()
+	var names []string
+	for _, line := range want {
+		file, _, _ := strings.Cut(line, ":")
+		names = append(names, file)
+	}
+	read := "cd /sys/fs/cgroup/" + dir + " && grep -H . " + strings.Join(names, " ")
+	lines := strings.Join(want, "\n")
+	equal(t, when+", before and after", h.run(read+"; systemctl daemon-reload; systemctl show -P Version >/dev/null; "+read), lines+"\n"+lines)
+}
+
+// testProperties: an update changes the unit's properties and its files, and
+// both stay so.
+func (h *systemdHost) testProperties(t *testing.T, id string) {
+	needsUnified(t)
+	unit := "wherry-" + id + ".scope"
+	h.OK(t, "update", "-m", "48m", "--memory-swap", "60m", "--memory-reservation", "20m", "--cpus", "1.5", "-c", "512", "--cpuset-cpus", "0",
+		"--pids-limit", "30", "main")
+	h.reloaded(t, "updated", "system.slice/"+unit, "memory.max:50331648", "memory.swap.max:12582912", "memory.low:20971520",
+		"cpu.max:150000 100000", "cpu.weight:59", "cpuset.cpus:0", "pids.max:30")
+	properties := []string{
+		"MemoryMax=50331648", "MemorySwapMax=12582912", "MemoryLow=20971520", "CPUQuotaPerSecUSec=1.500000s", "CPUWeight=59", "AllowedCPUs=0",
+		"TasksMax=30", "Delegate=yes",
+	}
+	if file, weights := ioWeight(); file != "" {
+		h.OK(t, "update", "--blkio-weight", "300", "main")
+		h.reloaded(t, "weight", "system.slice/"+unit, file+":"+weights[0])
+		if file == "io.weight" {
+			properties = append(properties, "IOWeight=2930")
+		}
+	}
+	shown := h.run("systemctl show " + unit)
+	for _, property := range properties {
+		contains(t, "properties", "\n"+shown+"\n", "\n"+property+"\n")
+	}
+}
+
+// testRuntime: what is changed alone of two limits that depend on each other
+// leaves the other, and systemd does not undo it.
+func (h *systemdHost) testRuntime(t *testing.T) {
+	needsUnified(t)
+	var spec specs.Spec
+	h.run("mkdir -p /data/oci/rootfs/proc /data/oci/rootfs/dev /data/oci/rootfs/sys && cp /bin/busybox /data/oci/rootfs/")
+	if err := json.Unmarshal([]byte(h.run("cd /data/oci && /wherry/wherry-runtime spec && cat config.json")), &spec); err != nil {
+		t.Fatal(err)
+	}
+	spec.Process.Terminal, spec.Process.Args = false, []string{"/busybox", "sleep", "1000"}
+	spec.Linux.CgroupsPath = "foo.slice:oci:c1"
+	spec.Linux.Resources.Unified = map[string]string{"cpu.max": "30000 60000", "memory.high": "50331648", "memory.max": "67108864"}
+	disk, _, _ := strings.Cut(h.run("cat /sys/block/*/dev"), "\n")
+	spec.Linux.Resources.Unified["io.max"] = disk + " rbps=1048576"
+	text, err := json.Marshal(&spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.outer.OKInput(t, bytes.NewReader(text), "exec", "-i", h.name, "sh", "-c", "cat >/data/oci/config.json")
+	runtime := func(args string) {
+		h.run("/wherry/wherry-runtime --systemd-cgroup --root /run/oci " + args + " </dev/null >/data/oci/log 2>&1 || cat /data/oci/log >&2")
+	}
+	const dir = "foo.slice/oci-c1.scope"
+	runtime("run -d -b /data/oci c1")
+	defer runtime("delete --force c1")
+	h.reloaded(t, "started", dir, "cpu.max:30000 60000", "memory.high:50331648", "memory.max:67108864",
+		"io.max:"+disk+" rbps=1048576 wbps=max riops=max wiops=max")
+	runtime("update --cpu-period 20000 c1")
+	h.reloaded(t, "period", dir, "cpu.max:30000 20000")
+	runtime("update --cpu-quota 10000 c1")
+	h.reloaded(t, "quota", dir, "cpu.max:10000 20000")
+	runtime("update --memory 64M --memory-swap 96M c1")
+	runtime("update --memory-swap 80M c1")
+	h.reloaded(t, "swap", dir, "memory.max:67108864", "memory.swap.max:16777216")
+	runtime("update --cpu-idle 1 c1")
+	h.reloaded(t, "idle", dir, "cpu.idle:1")
+	runtime("update --cpu-idle 0 c1")
+	h.reloaded(t, "not idle", dir, "cpu.idle:0", "cpu.weight:100")
 }

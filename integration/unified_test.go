@@ -54,22 +54,61 @@ func TestUnifiedLimits(t *testing.T) {
 	disk := backingDisk(t)
 	n := name(t)
 	detached(t, cli, "--name", n, "-m", "64m", "--memory-swap", "96m", "--memory-reservation", "32m", "--cpus", "0.5", "-c", "2048",
-		"--cpuset-cpus", "0", "--pids-limit", "50", "--device-write-bps", disk+":1mb", "--device-read-iops", disk+":100", image, "sleep", "1000")
+		"--cpuset-cpus", "0", "--cpuset-mems", "0", "--pids-limit", "50", "--device-write-bps", disk+":1mb", "--device-read-iops", disk+":100", image, "sleep", "1000")
 	dir := groupOf(t, cli, n)
 	for file, want := range map[string]string{
 		"memory.max": "67108864", "memory.swap.max": "33554432", "memory.low": "33554432",
-		"cpu.max": "50000 100000", "cpu.weight": "174", "cpuset.cpus": "0", "pids.max": "50",
+		"cpu.max": "50000 100000", "cpu.weight": "174", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "50",
 	} {
 		equal(t, file, value(t, dir, file), want)
 	}
 	contains(t, "io.max", value(t, dir, "io.max"), "rbps=max wbps=1048576 riops=100 wiops=max")
-	cli.OK(t, "update", "-m", "80m", "--memory-swap", "80m", "--memory-reservation", "16m", "--cpus", "1.5", "-c", "1024", "--pids-limit", "60", n)
+	cli.OK(t, "update", "-m", "80m", "--memory-swap", "80m", "--memory-reservation", "16m", "--cpus", "1.5", "-c", "1024", "--cpuset-cpus", "0-1", "--pids-limit", "60", n)
 	for file, want := range map[string]string{
 		"memory.max": "83886080", "memory.swap.max": "0", "memory.low": "16777216",
-		"cpu.max": "150000 100000", "cpu.weight": "100", "pids.max": "60",
+		"cpu.max": "150000 100000", "cpu.weight": "100", "cpuset.cpus": "0-1", "pids.max": "60",
 	} {
 		equal(t, file+" after update", value(t, dir, file), want)
 	}
+}
+
+// TestUnifiedWeight: the weight of block I/O is that of bfq where the kernel has
+// it, or else the general one, and refused where there is none; that of one
+// device is refused where nothing weighs it.
+func TestUnifiedWeight(t *testing.T) {
+	needsUnified(t)
+	d := shared(t)
+	image, cli := d.Image(t, "busybox"), d.Docker(t)
+	disk := backingDisk(t)
+	file, weights := ioWeight()
+	if file == "" {
+		contains(t, "a kernel without", cli.Try(t, "run", "--rm", "--blkio-weight", "300", image, "true").Stderr, "this kernel has no such limit")
+		return
+	}
+	n := name(t)
+	detached(t, cli, "--name", n, "--blkio-weight", "300", image, "sleep", "1000")
+	dir := groupOf(t, cli, n)
+	equal(t, file, value(t, dir, file), weights[0])
+	cli.OK(t, "update", "--blkio-weight", "500", n)
+	equal(t, file+" after update", value(t, dir, file), weights[1])
+	if res := cli.Try(t, "run", "--rm", "--blkio-weight-device", disk+":200", image, "cat", "/sys/fs/cgroup/"+file); res.Code != 0 {
+		contains(t, "a device", res.Stderr, "the device has not the scheduler bfq or io.cost, which a weight of its own needs")
+	} else {
+		contains(t, "a device", res.Stdout, ":")
+	}
+	contains(t, "no block device", cli.Try(t, "run", "--rm", "--device-read-bps", "/dev/null:1mb", image, "true").Stderr, "is not a block device")
+}
+
+// ioWeight is the file of the weight of block I/O in cgroups here, "" if there is
+// none, with what it has for the weights 300 and 500.
+func ioWeight() (file string, weights [2]string) {
+	if bfq, _ := filepath.Glob(unified + "/*/io.bfq.weight"); len(bfq) > 0 {
+		return "io.bfq.weight", [2]string{"default 300", "default 500"}
+	}
+	if general, _ := filepath.Glob(unified + "/*/io.weight"); len(general) > 0 {
+		return "io.weight", [2]string{"default 2930", "default 4950"}
+	}
+	return "", weights
 }
 
 // backingDisk is the block device below /tmp, or a skip.
@@ -147,6 +186,11 @@ func TestUnifiedDelegation(t *testing.T) {
 		equal(t, "namespace", cli.OK(t, "run", "--rm", image, "cat", "/proc/self/cgroup"), "0::/")
 		const script = `cd /sys/fs/cgroup; mkdir a && echo 0 >a/cgroup.procs && echo +pids >cgroup.subtree_control && echo 5 >a/pids.max && cat a/pids.max
 			echo max >memory.max && echo lifted; cat memory.max`
+		const root = `cd /sys/fs/cgroup; mkdir a && echo 0 >a/cgroup.procs; for c in $(cat cgroup.controllers); do echo +$c >cgroup.subtree_control || echo no $c; done
+			echo 5 >a/pids.max && cat a/pids.max; echo max >pids.max && echo lifted; cat pids.max
+			cd /; mkdir /m && mount -t cgroup2 x /m && echo max >/m/pids.max && echo out; ls -d /m/a; cat /proc/self/cgroup`
+		equal(t, "privileged", cli.OK(t, "run", "--rm", "--privileged", "--cgroupns", "private", "--pids-limit", "50", image, "sh", "-c", "("+root+") 2>/dev/null"),
+			"5\n50\n/m/a\n0::/a")
 		equal(t, "inside", cli.OK(t, "run", "--rm", "-m", "64m", "--security-opt", "writable-cgroups=true", image, "sh", "-c", script+" 2>/dev/null"), "5\n67108864")
 	})
 }
@@ -170,6 +214,24 @@ func TestUnifiedFreezeAndKill(t *testing.T) {
 		cli.OK(t, "rm", "-f", n)
 		testenv.Eventually(t, "the cgroup is gone", func() bool { _, err := os.Stat(dir); return os.IsNotExist(err) })
 	})
+}
+
+// TestUnifiedKillBelow: processes in a cgroup that the container made are killed
+// with it, though they fork.
+func TestUnifiedKillBelow(t *testing.T) {
+	needsUnified(t)
+	d := shared(t)
+	image, cli := d.Image(t, "busybox"), d.Docker(t)
+	n := name(t)
+	detached(t, cli, "--name", n, "--pid", "host", "--security-opt", "writable-cgroups=true", image, "sh", "-c",
+		`trap '' TERM; mkdir /sys/fs/cgroup/sub; (echo 0 >/sys/fs/cgroup/sub/cgroup.procs; for i in 1 2 3 4 5; do while :; do sleep 0.01; done & done; wait) & wait`)
+	dir := groupOf(t, cli, n)
+	testenv.Eventually(t, "its processes fork", func() bool {
+		procs, err := os.ReadFile(dir + "/sub/cgroup.procs")
+		return err == nil && len(strings.Fields(string(procs))) > 6
+	})
+	cli.OK(t, "rm", "-f", n)
+	testenv.Eventually(t, "the cgroups are gone", func() bool { _, err := os.Stat(dir); return os.IsNotExist(err) })
 }
 
 // TestAppArmor: containers are confined by docker-default where the kernel and

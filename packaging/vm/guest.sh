@@ -30,7 +30,7 @@ tests ocirun -test.timeout 8m -test.skip '^TestNothingIsLeft$|^TestProgramIsSeal
 tests supervisor -test.timeout 5m -test.run "$(these TestExecIsConfined TestOutputAndExit TestKilledBySignal TestStop \
 	TestExec TestPause TestOOM TestTerminal TestSupervisorKilled TestUserAndNothingLeft TestDieWithOwner)"
 tests integration -test.timeout 8m -test.run "$(these TestUnified.+ TestAppArmor TestOutOfMemory TestRunExitCodes TestExec \
-	TestCreateStartStop TestPauseWaitRename TestTopStatsUpdate TestRestartPolicies TestLogs TestDefaultBridge)"
+	TestCreateStartStop TestPauseWaitRename TestTopStatsUpdate TestRestartPolicies TestLogs TestDefaultBridge TestSystemdDriver)"
 tests integration -test.timeout 5m -test.run "$(these TestRunOptions)/$(these memory_and_swap little_memory.* pids_limit cpus cpuset cgroup_read_only)"
 echo "up $(cut -d' ' -f1 /proc/uptime) s"
 exit $failed
