@@ -153,7 +153,7 @@ func (e *stepExecutor) openRoot(ctx context.Context, id string, root executor.Mo
 		return task.Root{}, err
 	}
 	r.ReadOnly = r.ReadOnly || root.Readonly
-	f, err := e.opt.Tasks().OpenRoot(ctx, id, r)
+	f, err := e.opt.Tasks().OpenRoot(whole(ctx), id, r)
 	if err != nil {
 		return task.Root{}, fmt.Errorf("mount the root of the build step: %w", err)
 	}
@@ -199,6 +199,10 @@ func (e *stepExecutor) spec(ctx context.Context, id, dir string, root executor.M
 	return spec, nil
 }
 
+// whole is for what is undone when the build is cancelled: the supervisor goes on
+// with what it has begun, and nobody would know.
+func whole(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
+
 // run starts the task, moves its streams and waits for its end.
 func (e *stepExecutor) run(ctx context.Context, st *step, spec *specs.Spec, root task.Root, netns *os.File, p executor.ProcessInfo, announce func(error)) error {
 	tasks := e.opt.Tasks()
@@ -212,7 +216,7 @@ func (e *stepExecutor) run(ctx context.Context, st *step, spec *specs.Spec, root
 		return errors.Join(err, waiting.Close())
 	}
 	defer io.close()
-	_, err = tasks.Start(ctx, task.StartRequest{
+	_, err = tasks.Start(whole(ctx), task.StartRequest{
 		Version: task.Protocol,
 		ID:      st.taskID, Spec: spec, Root: root,
 		User:         p.Meta.User,
@@ -321,7 +325,7 @@ func (e *stepExecutor) Exec(ctx context.Context, id string, p executor.ProcessIn
 	}
 	defer io.close()
 	execID := identity.NewID()
-	_, err = e.opt.Tasks().Exec(ctx, task.ExecRequest{
+	_, err = e.opt.Tasks().Exec(whole(ctx), task.ExecRequest{
 		ID: st.taskID, ExecID: execID, Process: &proc, User: p.Meta.User,
 		Stdio: io.stdio(p), Attach: io.request(p),
 	}, io.remote)
