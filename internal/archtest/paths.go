@@ -84,13 +84,13 @@ var hostPaths = reasons(map[string][]string{
 	},
 	"opens or mounts the top of a tree, whose path the engine made; containers change only what is below": {
 		"build.unmountBelow", "engine/rootfs.CopyTree", "engine/rootfs.OpenIn", "image/store.extractTar", "internal/rmtree.Remove",
-		"ocirun.holder.closeRoot", "ocirun.holder.legacyOverlay", "ocirun.resolvePart", "ocirun.overlayRoot", "snapshot/tree.MakeBase", "snapshot/tree.Walk",
+		"ocirun.holder.closeRoot", "ocirun.holder.legacyOverlay", "ocirun.resolvePart", "ocirun.rootDirs.open", "snapshot/tree.MakeBase", "snapshot/tree.Walk",
 		"volume/local.Store.NeedsPopulating", "volume/local.Store.Usage", "volume/local.isMounted", "volume/local.mountSpec.attach",
 		"volume/local.mountSpec.mount", "volume/local.unmountAll",
 	},
 	"a path of the host that the user gave, followed as the user would": {
 		"engine/mounts.Exists", "engine/volumes.Volumes.Open", "engine/volumes.bindSource", "ocirun.Agent.send", "ocirun.Runtime.namespaces", "ocirun.Runtime.rootfs",
-		"ocirun.bindRoot", "ocirun.cloneSource", "ocirun.inMountNS", "ocirun.rootPath", "ocirun/initproc.RunHook",
+		"ocirun.rootDirs.bind", "ocirun.cloneSource", "ocirun.inMountNS", "ocirun.rootPath", "ocirun/initproc.RunHook",
 		"ocirun/initproc.setup.bindDevice", "ocirun/initproc.setup.enterRoot", "ocirun/initproc.setup.hostRoot", "ocirun/initproc.setup.openTree",
 	},
 	"a layer of an image: nobody else writes in it, and each directory on the way was seen to be one": {
