@@ -101,6 +101,9 @@ ours_line="wherry -H unix://$dir/wherry.sock run --rm busybox true"
 lines() { "$dir/command" -floor "$dir/floor" -scratch "$dir" "$@" "wherry=$ours_line" "dockerd=docker -H unix://$dir/dockerd.sock run --rm busybox true"; }
 echo
 echo "== whole command lines and the kernel's floor, back to back"
+lines -block 10 -n 6
+echo
+echo "== the same by turns"
 lines
 echo
 echo "== the same after 300 ms of quiet"

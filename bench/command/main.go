@@ -1,5 +1,6 @@
 // Command command measures whole command lines, from exec to exit, beside the
-// kernel's own floor for one container (bench/floor), by turns.
+// kernel's own floor for one container (bench/floor), by turns: of one run each, or
+// of several back to back (-block).
 //
 // usage: command [options] NAME=COMMAND LINE …
 //
@@ -34,6 +35,7 @@ func main() {
 	var (
 		n         = flag.Int("n", 50, "turns of each")
 		gap       = flag.Duration("gap", 0, "quiet before each turn")
+		block     = flag.Int("block", 1, "runs in a row of a turn; of more than one the first does not count")
 		program   = flag.String("floor", "", "the program of bench/floor; none: no floor")
 		box       = flag.String("busybox", "/bin/busybox", "static busybox for the floor's root file system")
 		scratch   = flag.String("scratch", "", "directory on the file system to be measured, default the one for temporary files")
@@ -64,7 +66,7 @@ func main() {
 			defer f.stop()
 			all = append([]*contender{{name: "floor", once: f.once}}, all...)
 		}
-		return turns(all, *n, *gap)
+		return turns(all, *n, *gap, *block)
 	}()
 	if err != nil {
 		log.Fatal(err)
@@ -94,18 +96,20 @@ func whole(words []string) (float64, error) {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func turns(all []*contender, n int, gap time.Duration) error {
+func turns(all []*contender, n int, gap time.Duration, block int) error {
 	const warm = 3
 	for turn := range n + warm {
 		for i := range all {
 			c := all[(i+turn)%len(all)]
 			time.Sleep(gap)
-			ms, err := c.once()
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
-			if turn >= warm {
-				c.times = append(c.times, ms)
+			for run := range block {
+				ms, err := c.once()
+				if err != nil {
+					return fmt.Errorf("%s: %w", c.name, err)
+				}
+				if turn >= warm && (run > 0 || block == 1) {
+					c.times = append(c.times, ms)
+				}
 			}
 		}
 	}
