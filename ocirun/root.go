@@ -122,7 +122,9 @@ func (l *rootDirs) asRoot(mount func() error) error {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("capget: %w", err)
 	}
-	setFSIDs(hostRoot(l.root.UIDMappings), hostRoot(l.root.GIDMappings))
+	uid, _ := rootOf(l.root.UIDMappings)
+	gid, _ := rootOf(l.root.GIDMappings)
+	setFSIDs(uid, gid)
 	err := unix.Capset(&head, &caps[0]) // the kernel takes those of files away with user 0
 	if err == nil {
 		err = mount()
@@ -139,16 +141,6 @@ func (l *rootDirs) asRoot(mount func() error) error {
 func setFSIDs(uid, gid uint32) {
 	_, _, _ = unix.RawSyscall(unix.SYS_SETFSGID, uintptr(gid), 0, 0)
 	_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uintptr(uid), 0, 0)
-}
-
-// hostRoot is what 0 is mapped to; 0 if it is not.
-func hostRoot(m []specs.LinuxIDMapping) uint32 {
-	for _, e := range m {
-		if e.ContainerID == 0 && e.Size > 0 {
-			return e.HostID
-		}
-	}
-	return 0
 }
 
 // name is a path by which the kernel finds a directory, mapped if the root is.

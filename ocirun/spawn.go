@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -188,7 +187,9 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 	if b.clone&unix.CLONE_NEWUSER != 0 {
 		sys.UidMappings, sys.GidMappings = idMap(b.uidMap), idMap(b.gidMap)
 		sys.GidMappingsEnableSetgroups = true
-		if hasRoot(b.uidMap) && hasRoot(b.gidMap) { // else it is for an idmapped mount, and does nothing
+		_, user := rootOf(b.uidMap)
+		_, group := rootOf(b.gidMap)
+		if user && group { // else it is for an idmapped mount, and does nothing
 			sys.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
 		}
 	}
@@ -269,8 +270,14 @@ func setAffinity(mask []byte) error {
 	return nil
 }
 
-func hasRoot(m []specs.LinuxIDMapping) bool {
-	return slices.ContainsFunc(m, func(e specs.LinuxIDMapping) bool { return e.ContainerID == 0 && e.Size > 0 })
+// rootOf is what 0 is mapped to, if it is.
+func rootOf(m []specs.LinuxIDMapping) (host uint32, mapped bool) {
+	for _, e := range m {
+		if e.ContainerID == 0 && e.Size > 0 {
+			return e.HostID, true
+		}
+	}
+	return 0, false
 }
 
 func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
