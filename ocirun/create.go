@@ -181,20 +181,20 @@ func (r *Runtime) makeCgroups(req *CreateRequest, path string) *making {
 	if r.cgroups.V2 || req.SystemdCgroup {
 		return nil
 	}
+	return beginMaking(r.cgroups, path)
+}
+
+func beginMaking(h *cgroup.Host, path string) *making {
 	m := &making{done: make(chan struct{})}
 	go func() {
 		defer close(m.done)
-		m.make(r.cgroups, path)
+		if err := h.Create(path); err != nil {
+			m.err = fmt.Errorf("create cgroup: %w", err)
+		} else if m.fds, err = h.OpenTasks(path, nil); err != nil {
+			m.err = fmt.Errorf("enter the cgroups: %w", err)
+		}
 	}()
 	return m
-}
-
-func (m *making) make(h *cgroup.Host, path string) {
-	if err := h.Create(path); err != nil {
-		m.err = fmt.Errorf("create cgroup: %w", err)
-	} else if m.fds, err = h.OpenTasks(path, nil); err != nil {
-		m.err = fmt.Errorf("enter the cgroups: %w", err)
-	}
 }
 
 // close waits for the end and lets go of the files.
@@ -220,9 +220,7 @@ func (r *Runtime) enterLater(p *plan, path string) (*making, error) {
 		return m, nil
 	}
 	if m == nil {
-		m = &making{done: make(chan struct{})}
-		m.make(r.cgroups, path)
-		close(m.done)
+		m = beginMaking(r.cgroups, path)
 	}
 	<-m.done
 	for _, fd := range m.fds {

@@ -207,7 +207,7 @@ func (h *holder) legacyOverlay(name string, l *rootDirs) error {
 	}
 	options := append([]string{"lowerdir=" + strings.Join(lower, ":")}, root.Options...)
 	if root.Upper != "" {
-		upper, work, err := l.writable()
+		upper, work, err := l.writable(l.name)
 		if err != nil {
 			return err
 		}

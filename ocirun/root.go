@@ -149,12 +149,20 @@ func (l *rootDirs) name(dir string) (string, error) {
 	return fmt.Sprintf("/proc/self/fd/%d", fd), err
 }
 
+// short is dir itself where fsconfig takes it, or else its name.
+func (l *rootDirs) short(dir string) (string, error) {
+	if l.userNS == nil && len(dir) <= maxString {
+		return dir, nil
+	}
+	return l.name(dir)
+}
+
 // writable returns the names of the upper and the work directory, which are to
 // be on one mount.
-func (l *rootDirs) writable() (upper, work string, err error) {
+func (l *rootDirs) writable(name func(dir string) (string, error)) (upper, work string, err error) {
 	if l.userNS == nil {
-		if upper, err = l.name(l.root.Upper); err == nil {
-			work, err = l.name(l.root.Work)
+		if upper, err = name(l.root.Upper); err == nil {
+			work, err = name(l.root.Work)
 		}
 		return upper, work, err
 	}
@@ -266,32 +274,23 @@ func (l *rootDirs) overlay() (int, error) {
 	}
 	defer unix.Close(fs)
 	set := func(key, dir string) error {
-		if len(dir) > maxString {
-			if dir, err = l.name(dir); err != nil {
-				return fmt.Errorf("%s: %w", key, err)
-			}
-		}
 		if err := unix.FsconfigSetString(fs, key, dir); err != nil {
 			return fmt.Errorf("%s %s: %w", key, dir, err)
 		}
 		return nil
 	}
 	for _, dir := range root.Layers {
-		if l.userNS != nil {
-			if dir, err = l.name(dir); err != nil {
-				return -1, err
-			}
+		if dir, err = l.short(dir); err != nil {
+			return -1, err
 		}
 		if err := set("lowerdir+", dir); err != nil {
 			return -1, err
 		}
 	}
 	if root.Upper != "" {
-		upper, work := root.Upper, root.Work
-		if l.userNS != nil {
-			if upper, work, err = l.writable(); err != nil {
-				return -1, err
-			}
+		upper, work, err := l.writable(l.short)
+		if err != nil {
+			return -1, err
 		}
 		if err := errors.Join(set("upperdir", upper), set("workdir", work)); err != nil {
 			return -1, err

@@ -234,7 +234,7 @@ func (t *taskEntry) restart() {
 	req, err := t.s.journal.loadRequest(t.id, t.s.seccomp.decode)
 	if err == nil {
 		req.Stdio = stdio
-		err = t.run(context.Background(), req, nil, newPhases(), nil)
+		err = t.run(context.Background(), req, nil, newPhases(), func() error { return nil }) // it is recorded
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

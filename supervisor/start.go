@@ -171,9 +171,9 @@ func (s *Supervisor) unreserve(t *taskEntry) {
 	t.mu.Unlock()
 }
 
-// run starts the task's process; the caller holds op. Before there is one, save,
-// if not nil, has recorded the request. On error nothing of the run is left but what belongs
-// to the task as such.
+// run starts the task's process; the caller holds op. Before there is one, save
+// has recorded the request. On error nothing of the run is left but what belongs to
+// the task as such.
 func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *client, ph *phases, save func() error) (err error) {
 	l := &launch{t: t, req: req, phases: ph}
 	defer func() {
@@ -182,11 +182,7 @@ func (t *taskEntry) run(ctx context.Context, req *task.StartRequest, owner *clie
 		}
 	}()
 	saved := make(chan error, 1)
-	if save == nil {
-		saved <- nil
-	} else {
-		go func() { saved <- save() }()
-	}
+	go func() { saved <- save() }()
 	err = l.prepare(ctx)
 	if serr := <-saved; serr != nil {
 		err = errors.Join(fmt.Errorf("journal: %w", serr), err)
