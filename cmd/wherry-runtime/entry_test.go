@@ -5,22 +5,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/wherry-engine/wherry/internal/entry/entrytest"
 )
 
 // TestEntry: commands run on one processor unless told otherwise, and start
 // with any environment.
 func TestEntry(t *testing.T) {
-	if _, err := os.Stat("../../internal/entry/entry_" + runtime.GOARCH + ".s"); err != nil {
-		t.Skip("no entry of its own on " + runtime.GOARCH)
-	}
-	bin := filepath.Join(t.TempDir(), "wherry-runtime")
-	if out, err := exec.Command("go", "build", "-ldflags", "-E github.com/wherry-engine/wherry/internal/entry.start", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	bin := entrytest.Build(t)
 	const trace = "GODEBUG=schedtrace=1000"
 	for want, env := range map[string][]string{
 		"gomaxprocs=1 ": {trace, "A=", "B=b"}, "gomaxprocs=3 ": {"GOMAXPROCS=3", trace},

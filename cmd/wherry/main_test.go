@@ -4,22 +4,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
+
+	"github.com/wherry-engine/wherry/internal/entry/entrytest"
 )
 
 // TestPluginNoticesNothing: what the program's entry does for itself is not left
 // to those it becomes.
 func TestPluginNoticesNothing(t *testing.T) {
-	if _, err := os.Stat("../../internal/entry/entry_" + runtime.GOARCH + ".s"); err != nil {
-		t.Skip("no entry of its own on " + runtime.GOARCH)
-	}
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "wherry")
-	build := exec.Command("go", "build", "-ldflags", "-E github.com/wherry-engine/wherry/internal/entry.start", "-o", bin, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	bin, dir := entrytest.Build(t), t.TempDir()
 	script := "#!/bin/sh\necho \"$GOMAXPROCS\" $(cat /proc/self/timerslack_ns)\n"
 	if err := os.Mkdir(filepath.Join(dir, "cli-plugins"), 0o700); err != nil {
 		t.Fatal(err)
