@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -118,14 +119,17 @@ func busyboxRoot(t testing.TB, dir string) string {
 	return root
 }
 
-// connect finds or starts the helpers.
+// connect finds or starts the helpers. As the daemon does, it tries again as
+// long as the one that answered has been killed since.
 func (b *box) connect() {
 	b.t.Helper()
-	if err := b.tryConnect(); err != nil {
-		// Once more: the supervisor may have been killed just after it answered.
-		if err = b.tryConnect(); err != nil {
-			b.t.Fatal("connect: ", err)
-		}
+	err := b.tryConnect()
+	for began := time.Now(); errdefs.IsUnavailable(err) && time.Since(began) < patience; {
+		time.Sleep(time.Millisecond)
+		err = b.tryConnect()
+	}
+	if err != nil {
+		b.t.Fatal("connect: ", err)
 	}
 }
 
