@@ -216,7 +216,8 @@ func (a *app) terminalSize() (height, width uint) {
 	return terminal.Size(a.in)
 }
 
-// proxySignals passes signals on to the container until released.
+// proxySignals passes the signals that are caught on to the container until
+// released.
 func (a *app) proxySignals(ctx context.Context, cl *client.Client, id string) (release func()) {
 	return a.signals.take(func(sig syscall.Signal) {
 		err := cl.Post(ctx, containerPath(id, "kill"), url.Values{"signal": {unix.SignalName(sig)}}, nil, nil)

@@ -37,9 +37,9 @@ func (s *signals) watch() {
 	go s.loop() // for the rest of the program
 }
 
-// watchAll starts delivery of all signals that a session forwards, before there
-// is one: each that is caught costs a switch of threads, so that is for a moment
-// in which the daemon is at work.
+// watchAll starts delivery of all signals that a session forwards. Each that is
+// caught costs two switches of threads, so that is best done while the daemon is
+// at work.
 func (s *signals) watchAll() {
 	s.watch()
 	s.mu.Lock()
@@ -75,13 +75,13 @@ func (s *signals) loop() {
 	}
 }
 
-// take sends all signals to f from now on, except those that say nothing to a
-// remote process. The returned function gives them back.
+// take sends the signals that are caught to f from now on; watchAll adds the
+// rest. The returned function gives them back.
 func (s *signals) take(f func(syscall.Signal)) (release func()) {
 	s.mu.Lock()
 	s.forward = f
 	s.mu.Unlock()
-	s.watchAll()
+	s.watch()
 	return func() {
 		s.mu.Lock()
 		s.forward = nil
