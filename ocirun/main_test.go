@@ -78,7 +78,7 @@ func busyboxRoot(t testing.TB) string {
 	}
 	write("bin/busybox", string(program), 0o755)
 	for _, applet := range []string{"sh", "true", "false", "cat", "echo", "ls", "id", "sleep", "ps", "stty", "hostname", "mount", "mkdir",
-		"mknod", "chmod", "unshare", "readlink", "grep", "env", "pwd", "kill", "touch", "stat", "ulimit", "dd", "head", "wc", "tty", "umask", "find", "umount", "chroot", "cut", "tr", "sed"} {
+		"mknod", "rm", "chmod", "unshare", "readlink", "grep", "env", "pwd", "kill", "touch", "stat", "ulimit", "dd", "head", "wc", "tty", "umask", "find", "umount", "chroot", "cut", "tr", "sed"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}

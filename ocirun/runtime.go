@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -80,11 +81,39 @@ func New(opts Options) (*Runtime, error) {
 		return r, nil
 	}
 	r.program = sync.OnceValues(func() (*os.File, error) { return seal(name) })
-	if _, err := r.program(); err != nil {
+	_, err = r.program()
+	if err == nil {
+		err = r.harmlessNull()
+	}
+	if err != nil {
 		r.null.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// harmlessNull opens the null device once more, on a read-only mount: a process
+// that is given it cannot change its mode, even where a container has no null
+// device of its own.
+func (r *Runtime) harmlessNull() error {
+	mount, err := unix.OpenTree(int(r.null.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.EPERM) {
+		return nil // there will be no containers, either
+	}
+	if err != nil {
+		return fmt.Errorf("clone /dev/null: %w", err)
+	}
+	defer unix.Close(mount)
+	if err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make the mount of /dev/null read-only: %w", err)
+	}
+	null, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(mount), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	r.null.Close()
+	r.null = null
+	return nil
 }
 
 // Close releases what New made. Containers go on running.

@@ -231,6 +231,31 @@ func checkMasks(t *testing.T, cli testenv.CLI, starts ...[]string) {
 	}
 }
 
+// TestNullDevice changes what containers have of the host's null device, as its
+// owner by number (the class of CVE-2025-31133: what stands for
+// something of the host's is the host's): the streams nobody is at, and what hides files.
+func TestNullDevice(t *testing.T) {
+	d := shared(t)
+	cli := d.Wherry(t)
+	id := cli.OK(t, "run", "-d", "probe", "/probe", "sleep")
+	t.Cleanup(func() { cli.Try(t, "rm", "-f", id) })
+	before, err := os.Stat("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "touch -d 2001-01-01 /proc/keys /proc/timer_list /dev/stdin; test -c /dev/stdin && test -c /proc/keys && echo tried"
+	for _, args := range [][]string{{"run", "--rm", "probe"}, {"run", "--rm", "--init", "--read-only", "probe"}, {"exec", id}} {
+		contains(t, strings.Join(args, " "), cli.OK(t, append(args, "/bin/sh", "-c", script)...), "tried")
+		after, err := os.Stat("/dev/null")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after.ModTime().Before(before.ModTime()) {
+			t.Errorf("%v: the time of the host's null device was changed from %v to %v", args, before.ModTime(), after.ModTime())
+		}
+	}
+}
+
 // TestReleaseAgent tries what made a cgroup's agent run on the host
 // (CVE-2022-0492), a program for core dumps, and the helper of hot plugging.
 func TestReleaseAgent(t *testing.T) {

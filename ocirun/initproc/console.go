@@ -82,28 +82,3 @@ func (s *setup) bindConsole() error {
 	defer unix.Close(fd)
 	return attach(fd, target)
 }
-
-// ownStdio gives the standard streams to the user, so that /dev/stdout can be
-// opened again. Streams of others, and shared null devices, stay as they are.
-func (s *setup) ownStdio() error {
-	var null unix.Stat_t
-	for fd := range 3 {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			if errors.Is(err, unix.EBADF) {
-				continue
-			}
-			return fmt.Errorf("examine standard stream %d: %w", fd, err)
-		}
-		null.Rdev = unix.Mkdev(1, 3)
-		isNull := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == null.Rdev
-		if isNull || st.Uid == s.user.uid {
-			continue
-		}
-		err := unix.Fchown(fd, int(s.user.uid), -1)
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) {
-			return fmt.Errorf("give standard stream %d to user %d: %w", fd, s.user.uid, err)
-		}
-	}
-	return nil
-}

@@ -68,7 +68,8 @@ func nodeType(d *wire.Device) uint32 {
 	return unix.S_IFCHR
 }
 
-// bindDevice binds the host's node: nodes cannot be made in a user namespace.
+// bindDevice binds the host's node: nodes cannot be made in a user namespace. The
+// mount is read-only, see cloneNull.
 func (s *setup) bindDevice(d *wire.Device, dir int, base string) error {
 	src, err := unix.OpenTree(unix.AT_FDCWD, d.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -89,6 +90,9 @@ func (s *setup) bindDevice(d *wire.Device, dir int, base string) error {
 	}
 	if err == nil {
 		unix.Close(fd)
+	}
+	if err := mountSetattr(src, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make it read-only: %w", err)
 	}
 	target, err := s.child(dir, base)
 	if err != nil {

@@ -135,11 +135,17 @@ func (s *setup) maskedPath(target int, empty *int) error {
 	return attach(fd, target)
 }
 
-// cloneNull makes a detached mount of the host's /dev/null.
+// cloneNull makes a detached mount of the host's /dev/null. It is read-only,
+// which keeps nobody from writing to the device, but from changing its mode: the
+// container's root owns it.
 func (s *setup) cloneNull() (int, error) {
 	fd, err := unix.OpenTree(s.null, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return -1, fmt.Errorf("clone /dev/null: %w", err)
+	}
+	if err := mountSetattr(fd, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("make the mount of /dev/null read-only: %w", err)
 	}
 	return fd, nil
 }
