@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/internal/version"
 	"github.com/wherry-engine/wherry/ocirun/initproc"
 )
 
@@ -248,7 +249,7 @@ func TestBadInput(t *testing.T) {
 	b.want(1, "SLICE:PREFIX:NAME", "--systemd-cgroup", "create", "-b", b.bundle, "c1")
 	b.want(1, "config.json", "create", "-b", "/", "c1")
 	b.want(0, "ociVersionMin", "features")
-	b.want(0, "version", "--version")
+	b.want(0, version.Version, "--version")
 	if err := os.WriteFile(filepath.Join(b.bundle, "config.json"), []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}

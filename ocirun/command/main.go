@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-engine/wherry/internal/version"
 )
 
 // globals are the options before the command.
@@ -87,14 +89,14 @@ func dispatch(ctx context.Context, g *globals, args []string) error {
 		return nil
 	})
 	fs.String("criu", "", "accepted for other callers' sake")
-	version := fs.Bool("version", false, "show the version")
-	fs.BoolVar(version, "v", false, "show the version")
+	show := fs.Bool("version", false, "show the version")
+	fs.BoolVar(show, "v", false, "show the version")
 	fs.Usage = func() { usage(fs) }
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if *version {
-		fmt.Fprintf(os.Stdout, "wherry-runtime version %s\nspec: %s\n", Version, specs.Version)
+	if *show {
+		fmt.Fprintf(os.Stdout, "wherry-runtime version %s\ncommit: %s\nspec: %s\n", version.Version, version.Commit, specs.Version)
 		return nil
 	}
 	if g.logFormat != "text" && g.logFormat != "json" {
@@ -112,9 +114,6 @@ func dispatch(ctx context.Context, g *globals, args []string) error {
 	}
 	return fmt.Errorf("unknown command %q", name)
 }
-
-// Version is set when the binary is linked.
-var Version = "dev"
 
 func usage(fs *flag.FlagSet) {
 	w := fs.Output()
