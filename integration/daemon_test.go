@@ -323,7 +323,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	run("mount", "-o", "loop", disk, mnt)
 	t.Cleanup(func() {
-		run("umount", mnt)
+		run("umount", "-l", mnt)
 		os.RemoveAll(dir)
 	})
 	d := testenv.Start(t, testenv.Options{DataRoot: filepath.Join(mnt, "data")})

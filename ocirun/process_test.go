@@ -50,7 +50,7 @@ func TestScheduling(t *testing.T) {
 	p.ExecCPUAffinity = &specs.CPUAffinity{Final: "0"} // not for the first process
 	req.Spec.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes}}
 	c := start(t, r, req)
-	cpus := onlineCPUs(t)
+	cpus := ownCPUs(t)
 	want := "ioprio 2:6 sched 3 nice 5 flags 1 cpus " + cpus + " numa bind=static:0"
 	if got := attributesOf(t, c.Pid); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -89,13 +89,16 @@ func TestScheduling(t *testing.T) {
 	}
 }
 
-func onlineCPUs(t *testing.T) string {
+// ownCPUs are the processors that this process may use, and its children.
+func ownCPUs(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile("/sys/devices/system/cpu/online")
+	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(b))
+	_, cpus, _ := strings.Cut(string(b), "Cpus_allowed_list:\t")
+	cpus, _, _ = strings.Cut(cpus, "\n")
+	return cpus
 }
 
 func TestLabelsTheKernelLacks(t *testing.T) {

@@ -111,7 +111,7 @@ func show(t *testing.T, layers []string) map[string]string {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := unix.Unmount(dir, 0); err != nil {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	}()

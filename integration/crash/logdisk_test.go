@@ -47,7 +47,7 @@ func newDisk(t *testing.T, dir string, size int64) *ownDisk {
 	run("mount", "-o", "loop", image, disk.dir)
 	t.Cleanup(func() {
 		disk.thaw()
-		if err := unix.Unmount(disk.dir, 0); err != nil {
+		if err := unix.Unmount(disk.dir, unix.MNT_DETACH); err != nil {
 			t.Error("unmount: ", err)
 		}
 	})

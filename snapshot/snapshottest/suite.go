@@ -81,7 +81,7 @@ func Mount(t *testing.T, r task.Root) string {
 // Unmount ends Mount early.
 func Unmount(t *testing.T, dir string) {
 	t.Helper()
-	if err := unix.Unmount(dir, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
 		t.Error(err)
 	}
 }
