@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -277,6 +278,28 @@ func TestTerminal(t *testing.T) {
 	}
 	if code := wait(t, proc.PidFD); code != 0 {
 		t.Error("exit code", code)
+	}
+}
+
+// TestTerminalAfterMounts: a descriptor that was passed for a mount is closed once,
+// whatever gets its number next.
+func TestTerminalAfterMounts(t *testing.T) {
+	r := newRuntime(t)
+	req := sh(busyboxRoot(t), "tty")
+	req.Spec.Process.Terminal = true
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		req.Spec.Mounts = append(req.Spec.Mounts, specs.Mount{
+			Destination: fmt.Sprintf("/mnt%d", i), Type: "bind", Source: dir, Options: []string{"bind", subpathOption + "sub"},
+		})
+	}
+	c := start(t, r, req)
+	want := "/dev/pts/0\r\n"
+	if got := readConsole(t, c.Console, len(want)); got != want {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -244,7 +244,11 @@ func (s *setup) openTree(m *wire.Mount) (int, error) {
 		flags |= unix.AT_RECURSIVE
 	}
 	if m.SourceFD >= 0 {
-		return s.fd(m.SourceFD)
+		fd, err := s.fd(m.SourceFD)
+		if err == nil {
+			s.fds[m.SourceFD] = -1 // the caller closes it, and its number becomes another's
+		}
+		return fd, err
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
 	if err != nil {
