@@ -254,6 +254,11 @@ func (r *Runtime) talk(ctx context.Context, s *spawned, req *CreateRequest, p *p
 	if err := equip(req, s); err != nil {
 		return nil, err
 	}
+	if p.cfg.UserNS {
+		if err := outfit(s.pid, &p.cfg.Process); err != nil {
+			return nil, err
+		}
+	}
 	born := time.Now()
 	if req.SystemdCgroup {
 		if err := r.startUnit(p, req, s.pid); err != nil {

@@ -119,6 +119,12 @@ func (r *Runtime) execInto(ctx context.Context, req *ExecRequest, cgroup string,
 	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
+	if cfg.UserNS {
+		if err := outfit(s.pid, &cfg.Process); err != nil {
+			r.drop(s)
+			return nil, err
+		}
+	}
 	if !r.cgroups.V2 {
 		// By itself, so that the container need not have the memory it starts with;
 		// they are opened while it is made.

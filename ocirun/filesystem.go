@@ -84,8 +84,9 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			w.SourceFD = p.pass(int(tree.Fd()))
 		}
 		idmapped := w.Kind == wire.MountBind && w.IDMapFD == -2
-		if w.Kind == wire.MountBind && w.SourceFD < 0 && (len(p.cfg.Enter) > 0 || idmapped) {
-			// The source is ours, not one of the namespace that init enters.
+		if w.Kind == wire.MountBind && w.SourceFD < 0 && (len(p.cfg.Enter) > 0 || p.cfg.UserNS || idmapped) {
+			// The source is ours, not one of the namespace that init enters, and root
+			// of a user namespace may have no right to pass through its parents.
 			tree, err := cloneSource(w.Source, w.Recursive)
 			if err != nil {
 				return invalidf("mount at %s: open source %s: %v", w.Target, w.Source, err)
@@ -102,7 +103,7 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			if idmapped {
 				// Root of a container's user namespace must not.
 				if err := mapIDs(p.fds[w.SourceFD], w.IDMapRecursive, ns); err != nil {
-					return fmt.Errorf("mount at %s: map ids of %s: %w", w.Target, w.Source, err)
+					return fmt.Errorf("mount at %s: %w", w.Target, noIDMaps(w.Source, err))
 				}
 				w.IDMapFD = -1
 			} else {

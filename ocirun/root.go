@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/internal/fsid"
 )
 
 // Root says how a root file system is made; it converts from task.Root.
@@ -100,7 +101,7 @@ func (l *rootDirs) open(dir string) (int, error) {
 	}
 	l.fds = append(l.fds, fd)
 	if err := mapIDs(fd, false, l.userNS); err != nil {
-		return -1, fmt.Errorf("map ids of %s: %w", dir, err)
+		return -1, noIDMaps(dir, err)
 	}
 	if l.attach != nil {
 		err = l.attach(fd)
@@ -115,32 +116,24 @@ func (l *rootDirs) asRoot(mount func() error) error {
 	if l.userNS == nil {
 		return mount()
 	}
-	runtime.LockOSThread()
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var caps [2]unix.CapUserData
-	if err := unix.Capget(&head, &caps[0]); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("capget: %w", err)
-	}
 	uid, _ := rootOf(l.root.UIDMappings)
 	gid, _ := rootOf(l.root.GIDMappings)
-	setFSIDs(uid, gid)
-	err := unix.Capset(&head, &caps[0]) // the kernel takes those of files away with user 0
-	if err == nil {
-		err = mount()
+	err := fsid.As(uid, gid, mount)
+	if errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("%w (layers with mapped ids need Linux 5.19)", err)
 	}
-	setFSIDs(0, 0)
-	if cerr := unix.Capset(&head, &caps[0]); cerr != nil {
-		return errors.Join(err, fmt.Errorf("capset: %w", cerr)) // the thread ends with the goroutine
-	}
-	runtime.UnlockOSThread()
 	return err
 }
 
-// setFSIDs changes this thread alone. It cannot fail for root.
-func setFSIDs(uid, gid uint32) {
-	_, _, _ = unix.RawSyscall(unix.SYS_SETFSGID, uintptr(gid), 0, 0)
-	_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uintptr(uid), 0, 0)
+// noIDMaps explains why ids of a mount cannot be mapped.
+func noIDMaps(dir string, err error) error {
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return lackf("map ids of %s: its file system does not support idmapped mounts", dir)
+	case errors.Is(err, unix.ENOSYS):
+		return lackf("map ids of %s: idmapped mounts need Linux 5.12", dir)
+	}
+	return fmt.Errorf("map ids of %s: %w", dir, err)
 }
 
 // name is a path by which the kernel finds a directory, mapped if the root is.
@@ -257,6 +250,9 @@ func (l *rootDirs) bind() (int, error) {
 	}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		unix.Close(fd)
+		if l.userNS != nil {
+			return -1, noIDMaps(dir, err)
+		}
 		return -1, fmt.Errorf("set flags of %s: %w", dir, err)
 	}
 	return fd, nil
@@ -333,11 +329,11 @@ func kernelLog(fs int) string {
 // mountIDs makes the user namespace whose mapping an idmapped mount takes.
 func (r *Runtime) mountIDs(m *specs.Mount, l *specs.Linux, userNS *os.File) (*os.File, error) {
 	uids, gids := m.UIDMappings, m.GIDMappings
-	if len(uids) == 0 {
-		uids, gids = l.UIDMappings, l.GIDMappings
-	}
 	if len(uids) == 0 && userNS != nil { // the container's, which is joined
 		return os.Open("/proc/self/fd/" + strconv.Itoa(int(userNS.Fd())))
+	}
+	if len(uids) == 0 {
+		uids, gids = l.UIDMappings, l.GIDMappings
 	}
 	if len(uids) == 0 || len(gids) == 0 {
 		return nil, invalidf("mount at %s: an idmapped mount needs mappings", m.Destination)

@@ -103,7 +103,7 @@ var hostPaths = reasons(map[string][]string{
 		"snapshot/tree.Writer.xattrs", "snapshot/tree.isOpaque",
 	},
 	"the host's procfs and control groups, opened before the container had any say": {
-		"ocirun.newTimeNS", "ocirun/initproc.setup.devLinks", "ocirun/initproc.setup.hierarchy", "ocirun/initproc.setup.openProc",
+		"ocirun.newTimeNS", "ocirun.outfit", "ocirun/initproc.setup.devLinks", "ocirun/initproc.setup.hierarchy", "ocirun/initproc.setup.openProc",
 	},
 	"the runtime's own binary": {
 		"ocirun.readOnlyView", "ocirun.sealedCopy",
