@@ -152,6 +152,14 @@ func (t *taskEntry) startExec(ctx context.Context, req *task.ExecRequest, attach
 			return nil, 0, err
 		}
 	}
+	if hasNamespace(er.Spec, specs.UserNamespace) {
+		if err := pp.own(er.Spec.Linux); err != nil {
+			pp.closeProc()
+			pp.closeOurs()
+			t.leaveExec(e)
+			return nil, 0, err
+		}
+	}
 	er.Stdin, er.Stdout, er.Stderr = pp.proc[0], pp.proc[1], pp.proc[2]
 	p, err := t.runExec(ctx, e, er)
 	pp.closeProc()

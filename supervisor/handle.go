@@ -64,6 +64,13 @@ func (c *conn) handle(ctx context.Context, f *wire.Frame) (any, *os.File, error)
 		}
 		file, err := c.borrowRoot(ctx, req.ID, req.Root)
 		return nil, file, err
+	case wire.OpNewNetNS:
+		req, err := decode[task.NetNSRequest](f.Body)
+		if err != nil {
+			return nil, nil, err
+		}
+		file, err := s.newNetNS(req)
+		return nil, file, err
 	case wire.OpShutdown:
 		return nil, nil, s.shutdown()
 	}

@@ -2,14 +2,17 @@ package supervisor
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/logs"
+	"github.com/wherry-engine/wherry/ocirun"
 	"github.com/wherry-engine/wherry/task"
 )
 
@@ -98,6 +101,21 @@ func makePipes(openStdin bool) (*pipes, error) {
 		p.proc[i] = os.NewFile(uintptr(theirs), "stdio")
 	}
 	return p, nil
+}
+
+// own gives the process's ends to root of its user namespace, who could not open
+// /dev/stdout otherwise.
+func (p *pipes) own(l *specs.Linux) error {
+	uid, gid := ocirun.HostRoot(l)
+	for _, f := range p.proc {
+		if f == nil {
+			continue
+		}
+		if err := f.Chown(uid, gid); err != nil {
+			return fmt.Errorf("give a stream to user %d: %w", uid, err)
+		}
+	}
+	return nil
 }
 
 func (p *pipes) closeProc() {

@@ -215,7 +215,7 @@ func (rs *roots) leaveAll() {
 	for id, r := range all {
 		r.mu.Lock()
 		if r.file != nil {
-			rs.keep.put(rootSet(id), nil, int(r.file.Fd()))
+			rs.keep.put(rootSet(id), r.meta, int(r.file.Fd()))
 		}
 		r.mu.Unlock()
 	}

@@ -122,7 +122,13 @@ func (s *Supervisor) recoverTask(ctx context.Context, id string, sets map[string
 	t.dies, t.shared, t.noStdin, t.stopping = st.DieWithOwner, st.SharedPid, st.StdinClosed, st.Status.Stopped
 	t.netns = take(set, names.Names, "netns")
 	if r := sets[rootSet(id)]; st.HasRoot && r != nil && len(r.Files) == 1 {
-		s.roots.adopt(id, os.NewFile(uintptr(r.Files[0]), "root"))
+		var meta rootMeta
+		if len(r.Meta) > 0 {
+			if err := json.Unmarshal(r.Meta, &meta); err != nil {
+				return err
+			}
+		}
+		s.roots.adopt(id, os.NewFile(uintptr(r.Files[0]), "root"), meta)
 		r.Files[0] = -1
 		t.hasRoot = true
 	}

@@ -25,6 +25,7 @@ type roots struct {
 type root struct {
 	mu   sync.Mutex // held while mounting and unmounting
 	file *os.File
+	meta rootMeta
 	refs int // guarded by roots.mu
 }
 
@@ -36,8 +37,21 @@ type keeperStore interface {
 
 func rootSet(id string) string { return "root/" + id }
 
+// rootMeta is what the keeper is told of a root.
+type rootMeta struct {
+	// IDs are the mappings that it is mounted with; empty for none.
+	IDs string `json:"ids,omitempty"`
+}
+
+func metaOf(how task.Root) rootMeta {
+	if len(how.UIDMappings) == 0 {
+		return rootMeta{}
+	}
+	return rootMeta{IDs: fmt.Sprint(how.UIDMappings, how.GIDMappings)}
+}
+
 // open returns the root of a task, mounting it for the first user. The file
-// stays the table's.
+// stays the table's. FailedPrecondition if it is mounted with other mappings.
 func (rs *roots) open(ctx context.Context, id string, how task.Root) (*os.File, error) {
 	rs.mu.Lock()
 	r := rs.m[id]
@@ -49,6 +63,10 @@ func (rs *roots) open(ctx context.Context, id string, how task.Root) (*os.File, 
 	rs.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.file != nil && r.meta != metaOf(how) {
+		rs.unref(r)
+		return nil, fmt.Errorf("mount root: it is in use with other user and group ids: %w", errdefs.ErrFailedPrecondition)
+	}
 	if r.file != nil {
 		return r.file, nil
 	}
@@ -58,8 +76,8 @@ func (rs *roots) open(ctx context.Context, id string, how task.Root) (*os.File, 
 		rs.forget(id, r)
 		return nil, fmt.Errorf("mount root: %w", err)
 	}
-	r.file = f
-	rs.keep.put(rootSet(id), nil, int(f.Fd()))
+	r.file, r.meta = f, metaOf(how)
+	rs.keep.put(rootSet(id), r.meta, int(f.Fd()))
 	return f, nil
 }
 
@@ -84,10 +102,10 @@ func (rs *roots) of(id string) (*os.File, error) {
 }
 
 // adopt puts back a root that an earlier supervisor had mounted.
-func (rs *roots) adopt(id string, f *os.File) {
+func (rs *roots) adopt(id string, f *os.File, meta rootMeta) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.m[id] = &root{file: f, refs: 1}
+	rs.m[id] = &root{file: f, meta: meta, refs: 1}
 }
 
 // release undoes one open. The last one unmounts, which may write out what the

@@ -21,6 +21,8 @@ type runtime interface {
 	// CloneRoot returns a further mount of a root that OpenRoot returned.
 	CloneRoot(root *os.File) (*os.File, error)
 	CloseRoot(root *os.File) error
+	// NewNetNS makes a network namespace that belongs to a user namespace.
+	NewNetNS(userNS *os.File, uids, gids []specs.LinuxIDMapping) (*os.File, error)
 	KillAll(cgroup string, sig syscall.Signal) error
 	// KillFrozen kills what a container's processes have frozen themselves.
 	KillFrozen(cgroup string) error

@@ -263,8 +263,32 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 		}
 	}
 	l.join, err = t.s.namespaces(req)
+	if err == nil && hasNamespace(req.Spec, specs.UserNamespace) {
+		err = l.joinUserNS()
+	}
 	l.phases.end("log and streams")
 	return err
+}
+
+// joinUserNS has the container enter the user namespace that its network
+// namespace belongs to: only there may it configure the network, and both are kept
+// for its next lives. Its streams become root's there.
+func (l *launch) joinUserNS() error {
+	if ns := l.join[specs.NetworkNamespace]; ns != nil || l.t.netns >= 0 {
+		if ns == nil {
+			var err error
+			if ns, err = l.t.s.netNS(l.t.id); err != nil {
+				return err
+			}
+			defer ns.Close()
+		}
+		owner, err := ocirun.OwnerOf(ns)
+		if err != nil {
+			return err
+		}
+		l.join[specs.UserNamespace] = owner
+	}
+	return l.pipes.own(l.req.Spec.Linux)
 }
 
 // create makes the container's init.
@@ -482,6 +506,19 @@ func (s *Supervisor) namespaces(req *task.StartRequest) (map[specs.LinuxNamespac
 		join[j.typ] = f
 	}
 	return join, nil
+}
+
+// newNetNS makes a network namespace for a task to come.
+func (s *Supervisor) newNetNS(req task.NetNSRequest) (*os.File, error) {
+	if req.Task == "" {
+		return s.rt.NewNetNS(nil, req.UIDMappings, req.GIDMappings)
+	}
+	user, err := s.namespace(req.Task, "user")
+	if err != nil {
+		return nil, fmt.Errorf("join the user namespace of %s: %w", req.Task, err)
+	}
+	defer user.Close()
+	return s.rt.NewNetNS(user, nil, nil)
 }
 
 func (s *Supervisor) namespace(id, file string) (*os.File, error) {

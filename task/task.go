@@ -82,6 +82,11 @@ type Service interface {
 	CloseRoot(ctx context.Context, id string) error
 	// NetNS returns a descriptor of the network namespace kept for the task. NotFound.
 	NetNS(ctx context.Context, id string) (*os.File, error)
+	// NewNetNS makes a network namespace for a container in a user namespace, which
+	// is to be passed to Start. The user namespace lives as long. NotFound,
+	// FailedPrecondition if the task does not run; NotImplemented if the supervisor is
+	// too old.
+	NewNetNS(ctx context.Context, req NetNSRequest) (*os.File, error)
 	// Delete forgets a task and all it holds; with force it is killed first.
 	// On return its processes are dead and its bind mounts released; private
 	// cgroups may lag behind. Connections waiting for removal are answered.
@@ -112,6 +117,15 @@ type Inventory struct {
 	Lost <-chan struct{} `json:"-"`
 	// Pids of the helpers, for diagnostics.
 	SupervisorPid, KeeperPid int
+}
+
+// NetNSRequest says which user namespace a new network namespace belongs to.
+type NetNSRequest struct {
+	// Task is the one whose user namespace is shared; empty for a new one.
+	Task string `json:"task,omitempty"`
+	// UIDMappings and GIDMappings are those of a new one.
+	UIDMappings []specs.LinuxIDMapping `json:"uidMappings,omitempty"`
+	GIDMappings []specs.LinuxIDMapping `json:"gidMappings,omitempty"`
 }
 
 // Root says how the root file system of a task is made.
@@ -208,7 +222,8 @@ func (e *StartError) Unwrap() error { return errdefs.ErrInvalidArgument }
 // StartFiles are descriptors passed along with a StartRequest; nil means none.
 type StartFiles struct {
 	// NetNS is the network namespace to join. The supervisor and keeper hold
-	// it until Delete. Nil: Spec decides (a new, empty one, or the host's).
+	// it until Delete. Nil: Spec decides (a new, empty one, or the host's). If Spec
+	// has a user namespace, that is the one this belongs to.
 	NetNS *os.File
 	// Attach is a client connection to attach before the process runs.
 	Attach        *os.File

@@ -83,6 +83,11 @@ func (c *Connection) NetNS(ctx context.Context, id string) (*os.File, error) {
 	return with(ctx, c, func(cl Client) (*os.File, error) { return cl.NetNS(ctx, id) })
 }
 
+// NewNetNS implements task.Service.
+func (c *Connection) NewNetNS(ctx context.Context, req task.NetNSRequest) (*os.File, error) {
+	return with(ctx, c, func(cl Client) (*os.File, error) { return cl.NewNetNS(ctx, req) })
+}
+
 // Delete implements task.Service.
 func (c *Connection) Delete(ctx context.Context, id string, force bool) error {
 	return c.use(ctx, func(cl Client) error { return cl.Delete(ctx, id, force) })

@@ -326,6 +326,11 @@ func (s *Service) NetNS(_ context.Context, id string) (*os.File, error) {
 	return nil, fmt.Errorf("no network namespace is kept for %s: %w", id, errdefs.ErrNotFound)
 }
 
+// NewNetNS implements task.Service: there is none.
+func (s *Service) NewNetNS(context.Context, task.NetNSRequest) (*os.File, error) {
+	return nil, fmt.Errorf("no network namespaces are made: %w", errdefs.ErrNotImplemented)
+}
+
 // Delete implements task.Service.
 func (s *Service) Delete(_ context.Context, id string, force bool) error {
 	s.mu.Lock()

@@ -183,6 +183,11 @@ func (c *Client) NetNS(ctx context.Context, id string) (*os.File, error) {
 	return c.file(ctx, wire.OpNetNS, wire.Target{ID: id}, "netns")
 }
 
+// NewNetNS implements task.Service.
+func (c *Client) NewNetNS(ctx context.Context, req task.NetNSRequest) (*os.File, error) {
+	return c.file(ctx, wire.OpNewNetNS, req, "netns")
+}
+
 // Delete implements task.Service.
 func (c *Client) Delete(ctx context.Context, id string, force bool) error {
 	return c.do(ctx, wire.OpDelete, wire.Target{ID: id, Force: force}, nil)

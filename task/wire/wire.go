@@ -64,6 +64,7 @@ const (
 	OpUpgrade
 	// OpAttachExec is OpAttach with an exec's ID, which older supervisors overlook.
 	OpAttachExec
+	OpNewNetNS
 )
 
 const (
