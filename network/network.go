@@ -76,6 +76,9 @@ type SandboxRequest struct {
 	PublishAll bool
 	DNS        DNS
 	Sysctls    map[string]string // net.* only, applied inside
+	// NetNS is the namespace to use, which nobody else has set up; nil for a new
+	// one. The caller closes it, and the one that Open returns.
+	NetNS *os.File
 }
 
 // DNS is what the user asked for, unvalidated names already checked by the engine.

@@ -107,7 +107,7 @@ func (m *Manager) build(ctx context.Context, s *sandbox, req network.SandboxRequ
 	} else {
 		rules <- nil
 	}
-	ns, err := m.namespace(ctx, s, req.Sysctls)
+	ns, err := m.namespace(ctx, s, &req)
 	if ns != nil {
 		defer ns.Link.Close()
 	}
@@ -128,17 +128,14 @@ func (m *Manager) build(ctx context.Context, s *sandbox, req network.SandboxRequ
 
 // namespace takes a namespace and connects it. On error the namespace may be
 // set and is the caller's.
-func (m *Manager) namespace(ctx context.Context, s *sandbox, sysctls map[string]string) (*netns.NS, error) {
-	if len(s.Endpoints) == 0 {
-		ns, err := m.pool.Bare(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return ns, setSysctls(ns.File, sysctls)
-	}
-	ns, err := m.pool.Take(ctx)
+func (m *Manager) namespace(ctx context.Context, s *sandbox, req *network.SandboxRequest) (*netns.NS, error) {
+	bare := len(s.Endpoints) == 0
+	ns, err := m.obtain(ctx, req.NetNS, bare)
 	if err != nil {
 		return nil, err
+	}
+	if bare {
+		return ns, setSysctls(ns.File, req.Sysctls)
 	}
 	first := s.Endpoints[0]
 	m.mu.Lock()
@@ -158,7 +155,18 @@ func (m *Manager) namespace(ctx context.Context, s *sandbox, sysctls map[string]
 			return ns, err
 		}
 	}
-	return ns, setSysctls(ns.File, sysctls)
+	return ns, setSysctls(ns.File, req.Sysctls)
+}
+
+// obtain returns a namespace that is set up: one that is ready, or the one given.
+func (m *Manager) obtain(ctx context.Context, given *os.File, bare bool) (*netns.NS, error) {
+	switch {
+	case given != nil:
+		return m.pool.Furnish(given, bare)
+	case bare:
+		return m.pool.Bare(ctx)
+	}
+	return m.pool.Take(ctx)
 }
 
 // setSysctls writes those settings that the pool did not.

@@ -54,6 +54,22 @@ func (p *Pool) make(home *os.File, bare bool) (ns *NS, err error) {
 	return ns, nil
 }
 
+// Furnish sets a namespace up that others have made: as Take returns one, or as
+// Bare does. The file stays the caller's.
+func (p *Pool) Furnish(ns *os.File, bare bool) (out *NS, err error) {
+	err = Do(ns, func() (err error) {
+		out, err = p.furnish()
+		return err
+	})
+	if err != nil || bare {
+		return out, err
+	}
+	if err := p.connect(out); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return out, nil
+}
+
 // furnish sets up the namespace of the calling thread.
 func (p *Pool) furnish() (*NS, error) {
 	f, err := Open()
