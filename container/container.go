@@ -114,6 +114,9 @@ type Status struct {
 	Health string `json:"health,omitempty"`
 	// ExitUnknown is set when both holders of the exit code died (see keeper).
 	ExitUnknown bool `json:"exitUnknown,omitempty"`
+	// IDs are those that the container's root is mounted with since its last start;
+	// zero if it has no user namespace of its own.
+	IDs IDMap `json:"ids,omitzero"`
 	// LogTrouble says what the log of this life lacks, and why; empty if nothing.
 	LogTrouble string `json:"logTrouble,omitempty"`
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/wherry-engine/wherry/daemon/apparmor"
 	"github.com/wherry-engine/wherry/daemon/config"
 	"github.com/wherry-engine/wherry/daemon/helpers"
+	"github.com/wherry-engine/wherry/daemon/subid"
 	"github.com/wherry-engine/wherry/daemon/sysinfo"
 	"github.com/wherry-engine/wherry/engine/defaults"
 	"github.com/wherry-engine/wherry/engine/lifecycle"
@@ -93,6 +94,12 @@ func (e *engine) shutdownAgain(ctx context.Context, opts remote.Options) error {
 }
 
 func (e *engine) wireContainers(ctx context.Context) error {
+	if remap := e.cfg.Load().Containers.UsernsRemap; remap != "" {
+		var err error
+		if e.ids, err = (subid.Files{}).Resolve(remap); err != nil {
+			return err
+		}
+	}
 	d, err := e.containerDefaults(e.cfg.Load())
 	if err != nil {
 		return err
@@ -160,6 +167,7 @@ func (e *engine) containerDefaults(cfg *config.Config) (defaults.Containers, err
 		ShmSize: c.ShmSize, Init: c.Init, Runtimes: map[string]*task.Runtime{}, DefaultRuntime: cfg.DefaultRun,
 		DNS: cfg.Network.DNS, DNSSearch: cfg.Network.DNSSearch, DNSOptions: cfg.Network.DNSOpts,
 		HostGateway: c.HostGatewayIPs, NoNewPrivileges: c.NoNewPrivileges, ShutdownTimeout: max(cfg.ShutdownTimeout, 0),
+		IDs: e.ids,
 	}
 	if apparmor.Supported() {
 		d.AppArmor, d.LoadAppArmor = apparmor.Default, apparmor.Ensure

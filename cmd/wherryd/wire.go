@@ -21,6 +21,7 @@ import (
 	"github.com/wherry-engine/wherry/api/system"
 	"github.com/wherry-engine/wherry/api/volumes"
 	"github.com/wherry-engine/wherry/build"
+	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/daemon/config"
 	"github.com/wherry-engine/wherry/daemon/helpers"
 	"github.com/wherry-engine/wherry/daemon/sysinfo"
@@ -58,6 +59,8 @@ type engine struct {
 	layers   snapshot.Driver
 	volumes  *local.Store
 	info     *sysinfo.Source
+	// ids are what users of containers are on the host, for as long as the daemon runs.
+	ids container.IDMap
 
 	tasks      *helpers.Connection
 	networks   network.Networks

@@ -34,7 +34,6 @@ func absentOptions(c *Config) []option {
 		{flag: "nri-opts", key: "nri-opts", value: nriVar(&u.maps), support: refused, usage: "Not supported yet"},
 		{flag: "rootless", key: "rootless", value: boolVar(&u.bools[5]), support: refused, usage: "Not supported yet"},
 		{flag: "selinux-enabled", key: "selinux-enabled", value: boolVar(&u.bools[6]), support: refused, usage: "Not supported yet"},
-		{flag: "userns-remap", key: "userns-remap", value: stringVar(&u.strings[10]), support: refused, usage: "Not supported yet"},
-		{flag: "api-cors-header", key: "api-cors-header", value: stringVar(&u.strings[11]), support: refused, hidden: true, usage: "Not supported"},
+		{flag: "api-cors-header", key: "api-cors-header", value: stringVar(&u.strings[10]), support: refused, hidden: true, usage: "Not supported"},
 	}
 }

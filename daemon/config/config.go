@@ -70,17 +70,20 @@ type TLS struct {
 
 // Containers are the defaults of new containers.
 type Containers struct {
-	LogDriver         string
-	LogOpts           map[string]string
-	CgroupParent      string
-	CgroupNSMode      string
-	IPCMode           string
-	ShmSize           int64 // bytes
-	StopTimeout       int   // seconds
-	Ulimits           map[string]*units.Ulimit
-	Init              bool
-	NoNewPrivileges   bool
-	SeccompProfile    string
+	LogDriver       string
+	LogOpts         map[string]string
+	CgroupParent    string
+	CgroupNSMode    string
+	IPCMode         string
+	ShmSize         int64 // bytes
+	StopTimeout     int   // seconds
+	Ulimits         map[string]*units.Ulimit
+	Init            bool
+	NoNewPrivileges bool
+	SeccompProfile  string
+	// UsernsRemap names whose subordinate users those of containers are; empty for
+	// the host's own.
+	UsernsRemap       string
 	HostGatewayIPs    []netip.Addr
 	hostGatewayIPOnce netip.Addr
 }

@@ -63,7 +63,7 @@ func TestRefusals(t *testing.T) {
 		"ulimit":               {file: `{}`, args: []string{"--default-ulimit", "foo=1"}, want: "invalid ulimit type: foo"},
 		"host":                 {file: `{}`, args: []string{"-H", "zz://"}, want: "bind address format: zz://"},
 		"runtime flag":         {file: `{}`, args: []string{"--add-runtime", "x"}, want: "invalid runtime argument: x"},
-		"refused flag":         {file: `{}`, args: []string{"--userns-remap", "default"}, want: "--userns-remap is not supported by this engine yet"},
+		"refused flag":         {file: `{}`, args: []string{"--selinux-enabled"}, want: "--selinux-enabled is not supported by this engine yet"},
 		"refused key":          {file: `{"metrics-addr":"127.0.0.1:1"}`, want: "metrics-addr is not supported by this engine yet"},
 		"storage driver":       {file: `{"storage-driver":"zfs"}`, want: `"zfs" is not supported`},
 		"storage options":      {file: `{"storage-opts":["size=1G"]}`, want: "storage-opts is not supported"},
@@ -151,7 +151,7 @@ func TestMerge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := load(t, `{"labels":["a=c"],"mtu":1300,"debug":true,"shutdown-timeout":3,"max-concurrent-downloads":7}`)
+	fresh, err := load(t, `{"labels":["a=c"],"mtu":1300,"userns-remap":"default","debug":true,"shutdown-timeout":3,"max-concurrent-downloads":7}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,10 +159,10 @@ func TestMerge(t *testing.T) {
 	if diff := cmp.Diff([]string{"debug", "labels", "shutdown-timeout", "max-concurrent-downloads"}, changed); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"mtu"}, fixed); diff != "" {
+	if diff := cmp.Diff([]string{"userns-remap", "mtu"}, fixed); diff != "" {
 		t.Error(diff)
 	}
-	if !next.Debug || next.Labels[0] != "a=c" || next.Network.MTU != 1400 || next.ShutdownTimeout != 3 || next.Registry.ConcurrentDownloads != 7 {
+	if !next.Debug || next.Labels[0] != "a=c" || next.Network.MTU != 1400 || next.Containers.UsernsRemap != "" || next.ShutdownTimeout != 3 || next.Registry.ConcurrentDownloads != 7 {
 		t.Errorf("merged: %+v", next)
 	}
 	if old.Debug || old.Labels[0] != "a=b" {

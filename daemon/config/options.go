@@ -114,6 +114,7 @@ func containerOptions(c *Config) []option {
 		{flag: "init", key: "init", value: boolVar(&d.Init), usage: "Run an init in the container to forward signals and reap processes"},
 		{flag: "no-new-privileges", key: "no-new-privileges", value: boolVar(&d.NoNewPrivileges), usage: "Set no-new-privileges by default for new containers"},
 		{flag: "seccomp-profile", key: "seccomp-profile", value: stringVar(&d.SeccompProfile), usage: `Path to seccomp profile, "builtin" or "unconfined"`},
+		{flag: "userns-remap", key: "userns-remap", value: stringVar(&d.UsernsRemap), usage: "User/group whose subordinate ids containers have (default | user | user:group | uid | uid:gid)"},
 		{flag: "host-gateway-ip", key: "host-gateway-ips", value: addrsVar(&d.HostGatewayIPs), usage: "IP address that the special 'host-gateway' string in --add-host resolves to"},
 		{key: "host-gateway-ip", value: addrVar(&d.hostGatewayIPOnce)},
 	}

@@ -182,6 +182,9 @@ func (s *Source) security(c *config.Config) []string {
 	if mode == "private" || mode == "" && s.host.Cgroup.Version == "2" {
 		opts = append(opts, "name=cgroupns")
 	}
+	if c.Containers.UsernsRemap != "" {
+		opts = append(opts, "name=userns")
+	}
 	if c.Containers.NoNewPrivileges {
 		opts = append(opts, "name=no-new-privileges")
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/engine/rootfs"
 )
 
 // open returns a view of dir with a volume mounted at /vol.
@@ -43,7 +45,7 @@ func open(t *testing.T) (v *View, root, vol string) {
 		}
 	}
 	rf, vf := openDir(t, root), openDir(t, vol)
-	return &View{Root: rf, Mounts: map[string]Mount{"/vol": {Source: vf}}}, root, vol
+	return &View{Root: rootfs.Root{File: rf}, Mounts: map[string]Mount{"/vol": {Root: rootfs.Root{File: vf}}}}, root, vol
 }
 
 func openDir(t *testing.T, p string) *os.File {

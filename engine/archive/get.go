@@ -13,6 +13,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/rootfs"
 )
 
 // Get writes the file or tree at p as a tar stream whose names start with the
@@ -34,7 +37,7 @@ func (v *View) Get(ctx context.Context, p string, w io.Writer) error {
 // Export writes the whole root, without what is mounted in it, as a tar stream.
 func (v *View) Export(ctx context.Context, w io.Writer) error {
 	t := &packer{ctx: ctx, view: &View{Root: v.Root}, w: tar.NewWriter(w), seen: map[inode]string{}}
-	fd, err := unix.Openat(int(v.Root.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(int(v.Root.File.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("open root", err)
 	}
@@ -68,6 +71,8 @@ func (t *packer) add(fd int, at, name string) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return os.NewSyscallError("stat", err)
 	}
+	ids := t.view.mountOf(at).ids
+	st.Uid, st.Gid = ids.FromHost(st.Uid, st.Gid)
 	h := header(&st, name)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFSOCK:
@@ -79,7 +84,7 @@ func (t *packer) add(fd int, at, name string) error {
 		}
 		h.Linkname = target
 	case unix.S_IFREG:
-		return t.regular(fd, &st, h, at)
+		return t.regular(fd, &st, h, at, ids)
 	}
 	if err := t.w.WriteHeader(h); err != nil {
 		return err
@@ -90,7 +95,7 @@ func (t *packer) add(fd int, at, name string) error {
 	return nil
 }
 
-func (t *packer) regular(fd int, st *unix.Stat_t, h *tar.Header, at string) error {
+func (t *packer) regular(fd int, st *unix.Stat_t, h *tar.Header, at string, ids container.IDMap) error {
 	if st.Nlink > 1 {
 		key := inode{uint64(st.Dev), st.Ino}
 		if first, ok := t.seen[key]; ok {
@@ -105,7 +110,7 @@ func (t *packer) regular(fd int, st *unix.Stat_t, h *tar.Header, at string) erro
 	}
 	f := os.NewFile(uintptr(rfd), at)
 	defer f.Close()
-	if caps := capability(rfd); caps != "" {
+	if caps := capability(rfd, ids); caps != "" {
 		h.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": caps}
 	}
 	if err := t.w.WriteHeader(h); err != nil {
@@ -124,13 +129,13 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-func capability(fd int) string {
+func capability(fd int, ids container.IDMap) string {
 	buf := make([]byte, 64)
 	n, err := unix.Fgetxattr(fd, "security.capability", buf)
 	if err != nil {
 		return ""
 	}
-	return string(buf[:n])
+	return string(rootfs.CapsFromHost(buf[:n], ids))
 }
 
 // children adds what is in the directory behind an O_PATH descriptor.
@@ -170,7 +175,7 @@ func (t *packer) child(dir int, at, name, base string) error {
 	var fd int
 	var err error
 	if m, ok := t.view.Mounts[at]; ok {
-		fd, err = dup(int(m.Source.Fd()))
+		fd, err = dup(int(m.File.Fd()))
 	} else {
 		fd, err = unix.Openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}

@@ -14,6 +14,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/rootfs"
 )
 
 // PutOptions say where and how an archive is unpacked.
@@ -125,7 +128,7 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	if name == "." {
 		return nil // the directory itself keeps what it has
 	}
-	dir, err := u.parent(path.Dir(name))
+	dir, ids, err := u.parent(path.Dir(name))
 	if err != nil {
 		return err
 	}
@@ -135,7 +138,11 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if err := u.create(dir, base, exists, h, r); err != nil {
+	e := &newEntry{dir: dir, base: base, ids: ids, h: h}
+	if e.uid, e.gid, err = ids.ToHost(u.owner(h)); err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if err := u.create(e, exists, r); err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeDir {
@@ -155,31 +162,34 @@ func entryName(name string) (string, error) {
 	return path.Clean(strings.TrimLeft(path.Clean("/"+name), "/")), nil
 }
 
-// parent opens the directory of an entry, making what is missing.
-func (u *unpacker) parent(rel string) (int, error) {
+// parent opens the directory of an entry, making what is missing, and returns the
+// ids of the file system that it is on.
+func (u *unpacker) parent(rel string) (int, container.IDMap, error) {
 	if rel == "" {
 		rel = "."
 	}
 	pl, err := u.view.locate(path.Join(u.base, rel), true)
 	if err != nil {
-		return -1, err
+		return -1, pl.ids, err
 	}
 	if pl.readOnly {
-		return -1, unix.EROFS
+		return -1, pl.ids, unix.EROFS
 	}
 	fd, err := openIn(pl.root, pl.path, unix.O_PATH|unix.O_DIRECTORY)
 	if !errors.Is(err, unix.ENOENT) || rel == "." {
-		return fd, err
+		return fd, pl.ids, err
 	}
-	up, err := u.parent(path.Dir(rel))
+	up, ids, err := u.parent(path.Dir(rel))
 	if err != nil {
-		return -1, err
+		return -1, ids, err
 	}
 	defer unix.Close(up)
-	if err := unix.Mkdirat(up, path.Base(rel), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
-		return -1, err
+	err = rootfs.AsRoot(ids, func() error { return unix.Mkdirat(up, path.Base(rel), 0o755) })
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, ids, err
 	}
-	return unix.Openat(up, path.Base(rel), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err = unix.Openat(up, path.Base(rel), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return fd, ids, err
 }
 
 // clear removes what an entry replaces. It reports whether a directory stays
@@ -235,57 +245,67 @@ func removeTree(dir int, base string, depth int) error {
 	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
 }
 
+// newEntry is an entry that is being made: its directory and name, and the owner it
+// gets, in the host's numbers.
+type newEntry struct {
+	dir      int
+	base     string
+	ids      container.IDMap // of the file system
+	uid, gid int
+	h        *tar.Header
+}
+
+func (e *newEntry) mode() uint32 { return uint32(e.h.Mode & 0o7777) }
+
 // create makes the entry in its directory.
-func (u *unpacker) create(dir int, base string, exists bool, h *tar.Header, r io.Reader) error {
-	mode := uint32(h.Mode & 0o7777)
-	switch h.Typeflag {
-	case tar.TypeDir:
-		if !exists {
-			if err := unix.Mkdirat(dir, base, 0o700); err != nil {
-				return err
-			}
-		}
-	case tar.TypeReg:
-		return u.file(dir, base, mode, h, r)
-	case tar.TypeSymlink:
-		if err := unix.Symlinkat(h.Linkname, dir, base); err != nil {
-			return err
-		}
-	case tar.TypeLink:
-		return u.hardlink(dir, base, h.Linkname)
-	case tar.TypeFifo:
-		if err := unix.Mknodat(dir, base, unix.S_IFIFO|0o600, 0); err != nil {
-			return err
-		}
-	case tar.TypeChar, tar.TypeBlock:
-		typ := uint32(unix.S_IFCHR)
-		if h.Typeflag == tar.TypeBlock {
-			typ = unix.S_IFBLK
-		}
-		if err := unix.Mknodat(dir, base, typ|0o600, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))); err != nil {
+func (u *unpacker) create(e *newEntry, exists bool, r io.Reader) error {
+	switch {
+	case e.h.Typeflag == tar.TypeReg:
+		return e.file(r)
+	case e.h.Typeflag == tar.TypeLink:
+		return u.hardlink(e.dir, e.base, e.h.Linkname)
+	case e.h.Typeflag == tar.TypeDir && exists:
+	default:
+		if err := rootfs.AsRoot(e.ids, e.make); err != nil {
 			return err
 		}
 	}
-	return u.attributes(dir, base, mode, h)
+	return e.attributes()
+}
+
+// make makes anything but a regular file.
+func (e *newEntry) make() error {
+	switch e.h.Typeflag {
+	case tar.TypeDir:
+		return unix.Mkdirat(e.dir, e.base, 0o700)
+	case tar.TypeSymlink:
+		return unix.Symlinkat(e.h.Linkname, e.dir, e.base)
+	case tar.TypeFifo:
+		return unix.Mknodat(e.dir, e.base, unix.S_IFIFO|0o600, 0)
+	}
+	typ := uint32(unix.S_IFCHR)
+	if e.h.Typeflag == tar.TypeBlock {
+		typ = unix.S_IFBLK
+	}
+	return unix.Mknodat(e.dir, e.base, typ|0o600, int(unix.Mkdev(uint32(e.h.Devmajor), uint32(e.h.Devminor))))
 }
 
 // attributes sets owner, mode and time of anything but a regular file.
-func (u *unpacker) attributes(dir int, base string, mode uint32, h *tar.Header) error {
-	uid, gid := u.owner(h)
-	if err := unix.Fchownat(dir, base, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+func (e *newEntry) attributes() error {
+	if err := unix.Fchownat(e.dir, e.base, e.uid, e.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if h.Typeflag != tar.TypeSymlink {
-		fd, err := unix.Openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if e.h.Typeflag != tar.TypeSymlink {
+		fd, err := unix.Openat(e.dir, e.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
+		if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), e.mode()); err != nil {
 			return err
 		}
 	}
-	return unix.UtimesNanoAt(dir, base, times(h.ModTime), unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(e.dir, e.base, times(e.h.ModTime), unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (u *unpacker) owner(h *tar.Header) (int, int) {
@@ -303,20 +323,23 @@ func times(t time.Time) []unix.Timespec {
 	return []unix.Timespec{ts, ts}
 }
 
-func (u *unpacker) file(dir int, base string, mode uint32, h *tar.Header, r io.Reader) error {
-	fd, err := unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+func (e *newEntry) file(r io.Reader) error {
+	fd := -1
+	err := rootfs.AsRoot(e.ids, func() (err error) {
+		fd, err = unix.Openat(e.dir, e.base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), base)
+	f := os.NewFile(uintptr(fd), e.base)
 	_, err = io.Copy(f, r)
-	uid, gid := u.owner(h)
 	// Order matters: chown drops set-id bits and capabilities.
-	err = errors.Join(err, unix.Fchown(fd, uid, gid), unix.Fchmod(fd, mode))
-	if caps := h.PAXRecords["SCHILY.xattr.security.capability"]; caps != "" && err == nil {
-		err = unix.Fsetxattr(fd, "security.capability", []byte(caps), 0)
+	err = errors.Join(err, unix.Fchown(fd, e.uid, e.gid), unix.Fchmod(fd, e.mode()))
+	if caps := e.h.PAXRecords["SCHILY.xattr.security.capability"]; caps != "" && err == nil {
+		err = unix.Fsetxattr(fd, "security.capability", rootfs.CapsToHost([]byte(caps), e.ids), 0)
 	}
-	err = errors.Join(err, unix.UtimesNanoAt(dir, base, times(h.ModTime), unix.AT_SYMLINK_NOFOLLOW))
+	err = errors.Join(err, unix.UtimesNanoAt(e.dir, e.base, times(e.h.ModTime), unix.AT_SYMLINK_NOFOLLOW))
 	return errors.Join(err, f.Close())
 }
 
@@ -326,7 +349,7 @@ func (u *unpacker) hardlink(dir int, base, target string) error {
 	if err != nil {
 		return err
 	}
-	from, err := u.parent(path.Dir(name))
+	from, _, err := u.parent(path.Dir(name))
 	if err != nil {
 		return err
 	}
@@ -337,7 +360,7 @@ func (u *unpacker) hardlink(dir int, base, target string) error {
 // finish sets the times of directories, which later entries had changed.
 func (u *unpacker) finish() error {
 	for _, d := range slices.Backward(u.dirs) {
-		dir, err := u.parent(path.Dir(d.path))
+		dir, _, err := u.parent(path.Dir(d.path))
 		if err != nil {
 			return err
 		}

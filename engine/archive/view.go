@@ -14,13 +14,14 @@ import (
 	apicontainer "github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/rootfs"
 )
 
 // View is a container's file system. It does not own its descriptors.
 type View struct {
 	// Root is the root mount.
-	Root *os.File
+	Root rootfs.Root
 	// Mounts are directories (or files) mounted in the container, by their
 	// absolute, clean destination.
 	Mounts map[string]Mount
@@ -28,8 +29,8 @@ type View struct {
 
 // Mount is one mounted directory or file.
 type Mount struct {
-	Source   *os.File // O_PATH is enough
-	ReadOnly bool
+	rootfs.Root // O_PATH is enough
+	ReadOnly    bool
 }
 
 // openIn opens p below root by the rules of package rootfs.
@@ -40,6 +41,7 @@ func openIn(root int, p string, flags int) (int, error) {
 // place is where a path leads: a root descriptor and the path below it.
 type place struct {
 	root     int
+	ids      container.IDMap
 	path     string // clean, absolute below root
 	mounted  string // destination of the mount; "" for the container's root
 	readOnly bool
@@ -88,10 +90,10 @@ func components(p string) []string {
 
 // mountOf finds the deepest mount above a path that needs no more resolving.
 func (v *View) mountOf(p string) place {
-	best := place{root: int(v.Root.Fd()), path: p}
+	best := place{root: int(v.Root.File.Fd()), ids: v.Root.IDs, path: p}
 	for dest, m := range v.Mounts {
 		if rest, ok := below(dest, p); ok && len(dest) > len(best.mounted) {
-			best = place{root: int(m.Source.Fd()), path: rest, mounted: dest, readOnly: m.ReadOnly}
+			best = place{root: int(m.File.Fd()), ids: m.IDs, path: rest, mounted: dest, readOnly: m.ReadOnly}
 		}
 	}
 	return best

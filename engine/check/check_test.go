@@ -69,6 +69,34 @@ func TestHostConfig(t *testing.T) {
 	}
 }
 
+func TestUserNS(t *testing.T) {
+	host := Host{Runtimes: map[string]*task.Runtime{"wherry": nil, "crun": {Path: "/crun"}}, UserNS: true}
+	for _, tc := range []struct {
+		name string
+		h    apicontainer.HostConfig
+		want string // "" is fine
+	}{
+		{name: "ordinary", h: apicontainer.HostConfig{UTSMode: "host", NetworkMode: "none"}},
+		{name: "privileged", h: apicontainer.HostConfig{Privileged: true}, want: "privileged mode is incompatible with user namespaces"},
+		{name: "network", h: apicontainer.HostConfig{NetworkMode: "host"}, want: "cannot share the host's network namespace"},
+		{name: "pid", h: apicontainer.HostConfig{PidMode: "host"}, want: "cannot share the host PID namespace"},
+		{name: "ipc", h: apicontainer.HostConfig{IpcMode: "host"}, want: "cannot share the host's IPC namespace"},
+		{name: "runtime", h: apicontainer.HostConfig{Runtime: "crun"}, want: `a user namespace with the runtime "crun" is not supported`},
+	} {
+		err := UserNS(&tc.h, host)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if err := UserNS(&tc.h, Host{Runtimes: host.Runtimes}); err != nil {
+			t.Errorf("%s, without the option: %v", tc.name, err)
+		}
+		tc.h.UsernsMode = "host"
+		if err := UserNS(&tc.h, host); err != nil {
+			t.Errorf("%s, in the host's: %v", tc.name, err)
+		}
+	}
+}
+
 func TestConfig(t *testing.T) {
 	for _, tc := range []struct {
 		name string

@@ -18,6 +18,8 @@ type Host struct {
 	LogTypes []string                 // log drivers that can be used
 	// SystemdCgroup tells that systemd makes the cgroups.
 	SystemdCgroup bool
+	// UserNS tells that containers have user namespaces of their own.
+	UserNS bool
 }
 
 // HostConfig checks the other half of a request, and how both fit. InvalidArgument,
@@ -34,6 +36,7 @@ func HostConfig(h *apicontainer.HostConfig, c *apicontainer.Config, host Host) e
 		func() error { return logging(h.LogConfig, host.LogTypes) },
 		func() error { return sysctls(h) },
 		func() error { return ports(h.PortBindings) },
+		func() error { return UserNS(h, host) },
 	} {
 		if err := f(); err != nil {
 			return err

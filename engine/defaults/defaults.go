@@ -10,6 +10,7 @@ import (
 	"github.com/docker/go-units"
 	apicontainer "github.com/moby/moby/api/types/container"
 
+	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
 	"github.com/wherry-engine/wherry/task"
 )
@@ -40,6 +41,18 @@ type Containers struct {
 	AppArmor        string
 	LoadAppArmor    func() error
 	ShutdownTimeout int // seconds; default 15
+	// IDs are those of containers with a user namespace of their own; zero: no
+	// container has one.
+	IDs container.IDMap
+}
+
+// IDsOf says what the users of a container are on the host: zero for one in the
+// host's user namespace.
+func (d *Containers) IDsOf(h *apicontainer.HostConfig) container.IDMap {
+	if h.UsernsMode.IsHost() {
+		return container.IDMap{}
+	}
+	return d.IDs
 }
 
 // Fill sets what the configuration leaves open, too.
@@ -72,5 +85,7 @@ func (d *Containers) Fill() {
 
 // Host is what a request is checked against.
 func (d *Containers) Host() check.Host {
-	return check.Host{CPUs: runtime.NumCPU(), Runtimes: d.Runtimes, LogTypes: d.LogTypes, SystemdCgroup: d.SystemdCgroup}
+	return check.Host{
+		CPUs: runtime.NumCPU(), Runtimes: d.Runtimes, LogTypes: d.LogTypes, SystemdCgroup: d.SystemdCgroup, UserNS: !d.IDs.IsZero(),
+	}
 }

@@ -21,14 +21,16 @@ type Input struct {
 	Container *container.Spec
 	Defaults  *defaults.Containers
 	Root      task.Root
-	Files     []specs.Mount     // of the files in /etc, unless the user mounts there
-	Sources   map[string]string // on the host, by the mount's destination
+	IDs       container.IDMap          // of the container's user namespace; Root is mapped so already
+	Files     []specs.Mount            // of the files in /etc, unless the user mounts there
+	Sources   map[string]mounts.Source // by the mount's destination
 	Joins     Joins
 }
 
 // Joins is what a container takes from others.
 type Joins struct {
 	PID, IPC, Net string // IDs of tasks
+	Owner         string // the one whose user namespace is shared; empty for none
 	Shm           string // path of the shared memory; empty for one inside
 	LinkEnv       []string
 }
@@ -37,18 +39,18 @@ type Joins struct {
 // loaded first where it is used. InvalidArgument.
 func Message(in Input) (task.StartRequest, error) {
 	s, d := in.Container, in.Defaults
-	ms := in.Files
+	ms := mounts.Own(in.Files, in.IDs)
 	for _, m := range s.Mounts {
 		ms = slices.DeleteFunc(ms, func(f specs.Mount) bool { return f.Destination == m.Destination })
 	}
 	for _, m := range s.Mounts {
-		ms = append(ms, mounts.OCI(m, in.Sources[m.Destination]))
+		ms = append(ms, mounts.OCI(m, in.Sources[m.Destination], in.IDs))
 	}
 	slices.SortStableFunc(ms, func(a, b specs.Mount) int {
 		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
 	})
 	cfg, err := spec.Build(spec.Input{
-		Container: s, Mounts: ms, LinkEnv: in.Joins.LinkEnv, ShmSource: in.Joins.Shm,
+		Container: s, Mounts: ms, LinkEnv: in.Joins.LinkEnv, ShmSource: in.Joins.Shm, IDs: in.IDs,
 		Defaults: spec.Defaults{NoNewPrivileges: d.NoNewPrivileges, Seccomp: d.Seccomp, Ulimits: d.Ulimits, AppArmor: d.AppArmor},
 	})
 	if err != nil {

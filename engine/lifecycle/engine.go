@@ -76,7 +76,7 @@ func New(o Options) (*Engine, error) {
 	if e.o.ExecRoot == "" {
 		e.o.ExecRoot = o.DataRoot
 	}
-	e.volumes = volumes.Volumes{Store: o.Volumes, Events: o.Events, Records: e.records, Root: e.openRoot}
+	e.volumes = volumes.Volumes{Store: o.Volumes, Events: o.Events, Records: e.records, Root: e.openImage}
 	e.shm = shm.Dir(filepath.Join(e.o.ExecRoot, "shm"))
 	e.SetDefaults(o.Defaults)
 	e.stop = func() {} // until Boot

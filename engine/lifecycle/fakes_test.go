@@ -39,6 +39,8 @@ type world struct {
 	bus   *recorder
 	// exec, if set, is what becomes of execs.
 	exec func(ctx context.Context) error
+	// netns are the namespaces that were made for user namespaces.
+	netns []task.NetNSRequest
 }
 
 func newWorld(t *testing.T) *world {
@@ -120,6 +122,11 @@ func (s withNetNS) Exec(ctx context.Context, req task.ExecRequest, conn *os.File
 }
 
 func (withNetNS) NetNS(context.Context, string) (*os.File, error) { return os.Open(os.DevNull) }
+
+func (s withNetNS) NewNetNS(_ context.Context, req task.NetNSRequest) (*os.File, error) {
+	s.w.netns = append(s.w.netns, req)
+	return os.Open(os.DevNull)
+}
 
 type recorder struct {
 	mu  sync.Mutex

@@ -74,10 +74,11 @@ func (e *Engine) reference(mode, what string) (string, error) {
 	return "container:" + string(u.id), nil
 }
 
-// joins finds the containers whose namespaces are shared; they must run.
-func (e *Engine) joins(u *unit) (launch.Joins, error) {
+// joins finds the containers whose namespaces are shared; they must run. A container
+// with a user namespace shares that, too.
+func (e *Engine) joins(u *unit, ids container.IDMap) (launch.Joins, error) {
 	h := u.spec.Load().HostConfig
-	var j launch.Joins
+	var j joined
 	for _, x := range []struct {
 		is   bool
 		ref  string
@@ -93,11 +94,14 @@ func (e *Engine) joins(u *unit) (launch.Joins, error) {
 		}
 		other, err := e.index.find(x.ref)
 		if err != nil {
-			return j, err
+			return j.Joins, err
 		}
 		switch other.status.Load().State {
 		case container.StateRunning, container.StatePaused:
 			*x.dst = string(other.id)
+			if err := j.share(other, ids, x.what); err != nil {
+				return j.Joins, err
+			}
 			if x.what == "IPC" {
 				j.Shm = e.shm.Path(other.id)
 				if other.spec.Load().HostConfig.IpcMode.IsHost() {
@@ -105,10 +109,10 @@ func (e *Engine) joins(u *unit) (launch.Joins, error) {
 				}
 			}
 		case container.StateRestarting:
-			return j, conflict("cannot join %s namespace of container: Container %s is restarting, wait until the container is running", x.what, x.ref)
+			return j.Joins, conflict("cannot join %s namespace of container: Container %s is restarting, wait until the container is running", x.what, x.ref)
 		default:
-			return j, conflict("cannot join %s namespace of a non running container: %s", x.what, other.name())
+			return j.Joins, conflict("cannot join %s namespace of a non running container: %s", x.what, other.name())
 		}
 	}
-	return j, nil
+	return j.Joins, nil
 }

@@ -15,12 +15,14 @@ import (
 
 	"github.com/wherry-engine/wherry/container"
 	"github.com/wherry-engine/wherry/engine/check"
+	"github.com/wherry-engine/wherry/engine/launch"
 	"github.com/wherry-engine/wherry/engine/netconfig"
 	"github.com/wherry-engine/wherry/network"
+	"github.com/wherry-engine/wherry/task"
 )
 
 // openNetwork opens the container's sandbox while its caller does other things.
-func (e *Engine) openNetwork(ctx context.Context, u *unit) <-chan opened {
+func (e *Engine) openNetwork(ctx context.Context, u *unit, ids container.IDMap, joins launch.Joins) <-chan opened {
 	ch := make(chan opened, 1)
 	s := u.spec.Load()
 	if !netconfig.HasSandbox(s.HostConfig) {
@@ -29,7 +31,7 @@ func (e *Engine) openNetwork(ctx context.Context, u *unit) <-chan opened {
 	}
 	req := netconfig.Sandbox(s, e.defaults.Load())
 	go func() {
-		sb, ns, err := e.o.Sandboxes.Open(ctx, req)
+		sb, ns, err := e.openSandbox(ctx, req, ids, joins.Owner)
 		ch <- opened{sandbox: sb, ns: ns, err: err, undo: func(ctx context.Context) error {
 			if err != nil {
 				return nil
@@ -38,6 +40,22 @@ func (e *Engine) openNetwork(ctx context.Context, u *unit) <-chan opened {
 		}}
 	}()
 	return ch
+}
+
+// openSandbox opens a sandbox; that of a container with a user namespace belongs to
+// it, or to that of the task which shares it.
+func (e *Engine) openSandbox(ctx context.Context, req network.SandboxRequest, ids container.IDMap, owner string) (network.Sandbox, *os.File, error) {
+	if !ids.IsZero() {
+		err := persist(func() (err error) {
+			req.NetNS, err = e.o.Tasks.NewNetNS(ctx, task.NetNSRequest{Task: owner, UIDMappings: ids.UIDs, GIDMappings: ids.GIDs})
+			return err
+		})
+		if err != nil {
+			return network.Sandbox{}, nil, err
+		}
+		defer req.NetNS.Close()
+	}
+	return e.o.Sandboxes.Open(ctx, req)
 }
 
 // nameNetworks replaces IDs of networks in a request by their names. Networks

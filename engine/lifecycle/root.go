@@ -21,29 +21,35 @@ import (
 
 // openRoot opens the root mount of a container; the supervisor mounts it if it
 // is not. close gives it back.
-func (e *Engine) openRoot(ctx context.Context, id container.ID) (root *os.File, closeRoot func(), err error) {
-	desc, err := e.o.Layers.Root(ctx, id)
+func (e *Engine) openRoot(ctx context.Context, id container.ID, ids container.IDMap) (root rootfs.Root, closeRoot func(), err error) {
+	root.IDs = ids
+	desc, err := e.describeRoot(ctx, id, ids)
 	if err != nil {
-		return nil, nil, fmt.Errorf("find the writable layer: %w", err)
+		return root, nil, err
 	}
 	err = persist(func() (err error) {
-		root, err = e.o.Tasks.OpenRoot(ctx, string(id), desc)
+		root.File, err = e.o.Tasks.OpenRoot(ctx, string(id), desc)
 		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the root file system: %w", err)
+		return root, nil, fmt.Errorf("open the root file system: %w", err)
 	}
 	return root, func() {
-		if err := errors.Join(root.Close(), e.o.Tasks.CloseRoot(context.WithoutCancel(ctx), string(id))); err != nil {
+		if err := errors.Join(root.File.Close(), e.o.Tasks.CloseRoot(context.WithoutCancel(ctx), string(id))); err != nil {
 			e.log.Warn("close root file system", "container", id, "err", err)
 		}
 	}, nil
 }
 
+// openImage opens the root of a container that was never started.
+func (e *Engine) openImage(ctx context.Context, s *container.Spec) (rootfs.Root, func(), error) {
+	return e.openRoot(ctx, s.ID, e.defaults.Load().IDsOf(s.HostConfig))
+}
+
 // view opens the file system of a container as it sees it: the root and what
 // is mounted in it.
 func (e *Engine) view(ctx context.Context, u *unit) (*archive.View, func(), error) {
-	root, closeRoot, err := e.openRoot(ctx, u.id)
+	root, closeRoot, err := e.openRoot(ctx, u.id, e.idsOf(u))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -61,7 +67,11 @@ func (e *Engine) view(ctx context.Context, u *unit) (*archive.View, func(), erro
 			return nil, nil, fmt.Errorf("open mount %s: %w", m.Destination, err)
 		}
 		if f != nil {
-			v.Mounts[m.Destination] = archive.Mount{Source: f, ReadOnly: !m.RW}
+			am := archive.Mount{Root: rootfs.Root{File: f}, ReadOnly: !m.RW}
+			if m.Type == mount.TypeTmpfs { // as the container has it; all others are the host's
+				am.Root.IDs = root.IDs
+			}
+			v.Mounts[m.Destination] = am
 			done.Add(func(context.Context) error { return f.Close() })
 		}
 	}
@@ -134,7 +144,7 @@ func (e *Engine) ArchivePut(ctx context.Context, ref string, req container.PutRe
 		}
 		opts := archive.PutOptions{Path: req.Path, NoOverwriteDirNonDir: req.NoOverwriteDirNonDir, CopyUIDGID: req.CopyUIDGID}
 		if req.CopyUIDGID && s.Config.User != "" {
-			uid, gid, err := rootfs.User(v.Root, s.Config.User)
+			uid, gid, err := rootfs.User(v.Root.File, s.Config.User)
 			if err != nil {
 				return err
 			}
@@ -154,7 +164,7 @@ func (e *Engine) Export(ctx context.Context, ref string, begin func() io.Writer)
 	if err != nil {
 		return err
 	}
-	root, closeRoot, err := e.openRoot(ctx, u.id)
+	root, closeRoot, err := e.openRoot(ctx, u.id, e.idsOf(u))
 	if err != nil {
 		return u.orGone(err)
 	}

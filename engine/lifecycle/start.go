@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -65,7 +64,7 @@ func (e *Engine) start(ctx context.Context, u *unit) error {
 		return e.startFailed(u, err)
 	}
 	serr := e.setStatus(u, func(s *container.Status) {
-		*s = container.Status{Version: records.Version, State: container.StateRunning, Pid: st.Pid, StartedAt: st.StartedAt, FinishedAt: s.FinishedAt}
+		*s = container.Status{Version: records.Version, State: container.StateRunning, Pid: st.Pid, StartedAt: st.StartedAt, FinishedAt: s.FinishedAt, IDs: s.IDs}
 		if s.StartedAt.IsZero() {
 			s.StartedAt = time.Now().UTC()
 		}
@@ -101,7 +100,11 @@ func (e *Engine) launch(ctx context.Context, u *unit, ph *phases) (st task.Statu
 			err = errors.Join(err, done.Run(ctx))
 		}
 	}()
-	joins, err := e.joins(u)
+	ids, err := e.startIDs(u)
+	if err != nil {
+		return st, err
+	}
+	joins, err := e.joins(u, ids)
 	if err != nil {
 		return st, err
 	}
@@ -109,12 +112,12 @@ func (e *Engine) launch(ctx context.Context, u *unit, ph *phases) (st task.Statu
 		return st, err
 	}
 	if s := u.spec.Load(); s.HostConfig.IpcMode.IsShareable() {
-		if joins.Shm, err = e.shm.Open(s.ID, s.HostConfig.ShmSize); err != nil {
+		if joins.Shm, err = e.shm.Open(s.ID, s.HostConfig.ShmSize, ids); err != nil {
 			return st, err
 		}
 		done.Add(func(context.Context) error { return e.shm.Close(u.id) })
 	}
-	netCh := e.openNetwork(ctx, u)
+	netCh := e.openNetwork(ctx, u, ids, joins)
 	sources, verr := e.volumes.Use(ctx, u.spec.Load(), &done)
 	net := <-netCh
 	done.Add(net.undo)
@@ -129,12 +132,12 @@ func (e *Engine) launch(ctx context.Context, u *unit, ph *phases) (st task.Statu
 	if err != nil {
 		return st, err
 	}
-	root, err := e.o.Layers.Root(ctx, u.id)
+	root, err := e.describeRoot(ctx, u.id, ids)
 	if err != nil {
-		return st, fmt.Errorf("find the writable layer: %w", err)
+		return st, err
 	}
 	req, err := launch.Message(launch.Input{
-		Container: u.spec.Load(), Defaults: e.defaults.Load(), Root: root, Files: files, Sources: sources, Joins: joins,
+		Container: u.spec.Load(), Defaults: e.defaults.Load(), Root: root, IDs: ids, Files: files, Sources: sources, Joins: joins,
 	})
 	if err != nil {
 		return st, err

@@ -1,11 +1,13 @@
 package mounts
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	apicontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/wherry-engine/wherry/container"
 )
@@ -103,13 +105,34 @@ func TestNothingOverProc(t *testing.T) {
 }
 
 func TestTmpfsOptions(t *testing.T) {
-	got := OCI(container.Mount{Type: mount.TypeTmpfs, Destination: "/t", Options: "exec,size=2m", RW: true}, "")
+	got := OCI(container.Mount{Type: mount.TypeTmpfs, Destination: "/t", Options: "exec,size=2m", RW: true}, Source{}, container.IDMap{})
 	if diff := cmp.Diff([]string{"nosuid", "nodev", "exec", "size=2m"}, got.Options); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, bad := range []string{"lowerdir=/etc", "size=1m,context=x"} {
 		if _, err := fromTmpfs("/t", bad); err == nil {
 			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
+
+// TestMappedSources: in a user namespace the engine's own directories are mapped,
+// those of users are not.
+func TestMappedSources(t *testing.T) {
+	one := []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+	ids := container.IDMap{UIDs: one, GIDs: one}
+	for _, c := range []struct {
+		source Source
+		ids    container.IDMap
+		want   bool
+	}{
+		{Source{Path: "/v", Ours: true}, ids, true},
+		{Source{Path: "/v", Ours: true}, container.IDMap{}, false},
+		{Source{Path: "/home"}, ids, false},
+	} {
+		got := OCI(container.Mount{Type: mount.TypeVolume, Destination: "/d", RW: true}, c.source, c.ids)
+		if slices.Contains(got.Options, "idmap") != c.want || got.Source != c.source.Path {
+			t.Errorf("%+v in %v: %+v", c.source, c.ids, got)
 		}
 	}
 }

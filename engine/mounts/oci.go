@@ -16,8 +16,41 @@ import (
 // the volume can put a link to the host in it at any moment.
 const subpathOption = "wherry.subpath="
 
-// OCI translates a mount point whose source on the host is known.
-func OCI(m container.Mount, source string) specs.Mount {
+// idmapOption has the runtime show the files of a mount as those of the container's
+// user namespace.
+const idmapOption = "idmap"
+
+// Source is what is mounted, on the host.
+type Source struct {
+	Path string
+	// Ours tells that the engine keeps the files: on the disk they belong to the
+	// users that the container sees, whoever these are on the host.
+	Ours bool
+}
+
+// Own are mounts of the engine's own files in a container of the given ids.
+func Own(ms []specs.Mount, ids container.IDMap) []specs.Mount {
+	if ids.IsZero() {
+		return ms
+	}
+	out := slices.Clone(ms)
+	for i := range out {
+		out[i].Options = append(slices.Clone(out[i].Options), idmapOption)
+	}
+	return out
+}
+
+// OCI translates a mount point whose source on the host is known, for a container
+// of the given ids.
+func OCI(m container.Mount, source Source, ids container.IDMap) specs.Mount {
+	mount := translate(m, source.Path)
+	if source.Ours {
+		return Own([]specs.Mount{mount}, ids)[0]
+	}
+	return mount
+}
+
+func translate(m container.Mount, source string) specs.Mount {
 	if m.Type == mount.TypeTmpfs {
 		return tmpfs(m)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-engine/wherry/container"
 )
 
 // maxDepth bounds recursion into directories of hostile images.
@@ -18,8 +20,8 @@ const maxDepth = 2048
 // host, with owners, modes, times, links, devices and extended attributes, and
 // gives the directory the owner and mode of its source. A directory of the
 // host that is not empty is left as it is. NotFound if root has no such directory.
-func CopyTree(root *os.File, name, host string) error {
-	src, err := Open(root, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+func CopyTree(root Root, name, host string) error {
+	src, err := Open(root.File, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
@@ -36,13 +38,14 @@ func CopyTree(root *os.File, name, host string) error {
 	if len(names) > 0 {
 		return nil
 	}
-	c := copier{links: map[[2]uint64]string{}, top: dst}
+	c := copier{links: map[[2]uint64]string{}, top: dst, ids: root.IDs}
 	return c.dir(src, dst, "", 0)
 }
 
 type copier struct {
 	links map[[2]uint64]string // inode → path below top, for hard links
 	top   *os.File
+	ids   container.IDMap // of the source
 }
 
 // dir copies the entries of src, and then what describes src itself.
@@ -63,6 +66,7 @@ func (c *copier) dir(src, dst *os.File, path string, depth int) error {
 	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
 		return err
 	}
+	st.Uid, st.Gid = c.ids.FromHost(st.Uid, st.Gid)
 	return c.describe(src, dst, &st)
 }
 
@@ -71,6 +75,7 @@ func (c *copier) entry(srcDir, dstDir *os.File, name, path string, depth int) er
 	if err := unix.Fstatat(int(srcDir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
+	st.Uid, st.Gid = c.ids.FromHost(st.Uid, st.Gid)
 	key := [2]uint64{st.Dev, st.Ino}
 	if first, ok := c.links[key]; ok && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return c.hardlink(first, dstDir, name)
@@ -134,6 +139,7 @@ func (c *copier) file(srcDir, dstDir *os.File, name string) error {
 	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
 		return err
 	}
+	st.Uid, st.Gid = c.ids.FromHost(st.Uid, st.Gid)
 	fd, err := unix.Openat(int(dstDir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
@@ -172,7 +178,7 @@ func (c *copier) describe(src, dst *os.File, st *unix.Stat_t) error {
 	if err := unix.Fchmod(int(dst.Fd()), st.Mode&0o7777); err != nil {
 		return err
 	}
-	if err := copyXattrs(src, dst); err != nil {
+	if err := copyXattrs(src, dst, c.ids); err != nil {
 		return err
 	}
 	times := []unix.Timeval{unix.NsecToTimeval(st.Atim.Nano()), unix.NsecToTimeval(st.Mtim.Nano())}
@@ -195,7 +201,7 @@ func (c *copier) describeAt(dir *os.File, name string, st *unix.Stat_t) error {
 	return setTimes(dir, name, st)
 }
 
-func copyXattrs(src, dst *os.File) error {
+func copyXattrs(src, dst *os.File, ids container.IDMap) error {
 	names, err := listXattrs(int(src.Fd()))
 	if err != nil {
 		return err
@@ -207,6 +213,9 @@ func copyXattrs(src, dst *os.File) error {
 		value, err := getXattr(int(src.Fd()), name)
 		if err != nil {
 			return err
+		}
+		if name == capabilityName {
+			value = CapsFromHost(value, ids)
 		}
 		if err := unix.Fsetxattr(int(dst.Fd()), name, value, 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
 			return err

@@ -93,7 +93,7 @@ func TestCopyTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := t.TempDir()
-	if err := CopyTree(root, "/data", host); err != nil {
+	if err := CopyTree(Root{File: root}, "/data", host); err != nil {
 		t.Fatal(err)
 	}
 	var st, hard unix.Stat_t
@@ -112,13 +112,13 @@ func TestCopyTree(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "data/new"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := CopyTree(root, "/data", host); err != nil {
+	if err := CopyTree(Root{File: root}, "/data", host); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(host, "new")); err == nil {
 		t.Error("a volume that is not empty was written to")
 	}
-	if err := CopyTree(root, "/up", t.TempDir()); err == nil {
+	if err := CopyTree(Root{File: root}, "/up", t.TempDir()); err == nil {
 		t.Error("copied from outside")
 	}
 }

@@ -20,8 +20,9 @@ type Dir string
 // Path is where the shared memory of a container is mounted.
 func (d Dir) Path(id container.ID) string { return filepath.Join(string(d), string(id)) }
 
-// Open mounts the shared memory of a container, of so many bytes, and returns its path.
-func (d Dir) Open(id container.ID, size int64) (string, error) {
+// Open mounts the shared memory of a container, of so many bytes, and returns its
+// path. It belongs to root of the container.
+func (d Dir) Open(id container.ID, size int64, ids container.IDMap) (string, error) {
 	dir := d.Path(id)
 	if err := d.Close(id); err != nil {
 		return "", err
@@ -29,7 +30,8 @@ func (d Dir) Open(id container.ID, size int64) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	opts := fmt.Sprintf("mode=1777,size=%d", size)
+	uid, gid := ids.Root()
+	opts := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", size, uid, gid)
 	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, opts); err != nil {
 		return "", fmt.Errorf("mount shared memory: %w", err)
 	}

@@ -24,7 +24,9 @@ type Input struct {
 	LinkEnv []string
 	// ShmSource binds another container's /dev/shm; empty makes a new one.
 	ShmSource string
-	Defaults  Defaults
+	// IDs are those of the container's user namespace; zero for the host's.
+	IDs      container.IDMap
+	Defaults Defaults
 }
 
 // Defaults come from the daemon's configuration.
@@ -75,6 +77,10 @@ func Build(in Input) (*specs.Spec, error) {
 			Resources: res, Namespaces: namespaces(in.Container), Sysctl: sysctls(h.Sysctls),
 			MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths,
 		},
+	}
+	if !in.IDs.IsZero() {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings, s.Linux.GIDMappings = in.IDs.UIDs, in.IDs.GIDs
 	}
 	s.Process.User.Umask = h.Umask
 	if h.UTSMode.IsHost() {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/container"
+	"github.com/wherry-engine/wherry/engine/mounts"
 	"github.com/wherry-engine/wherry/engine/naming"
 	"github.com/wherry-engine/wherry/engine/records"
 	"github.com/wherry-engine/wherry/engine/rootfs"
@@ -32,8 +33,8 @@ type Volumes struct {
 	Store   volume.Store
 	Events  events.Publisher
 	Records records.Records
-	// Root opens the root file system of a container.
-	Root func(context.Context, container.ID) (root *os.File, closeRoot func(), err error)
+	// Root opens the root file system of a container that was never started.
+	Root func(context.Context, *container.Spec) (root rootfs.Root, closeRoot func(), err error)
 }
 
 func invalid(format string, args ...any) error {
@@ -111,7 +112,7 @@ func (v *Volumes) populate(ctx context.Context, spec *container.Spec) error {
 	if len(todo) == 0 {
 		return nil
 	}
-	root, closeRoot, err := v.Root(ctx, spec.ID)
+	root, closeRoot, err := v.Root(ctx, spec)
 	if err != nil {
 		return fmt.Errorf("open the image to fill volumes: %w", err)
 	}
@@ -124,7 +125,7 @@ func (v *Volumes) populate(ctx context.Context, spec *container.Spec) error {
 	return nil
 }
 
-func (v *Volumes) populateOne(ctx context.Context, id container.ID, root *os.File, m container.Mount) (err error) {
+func (v *Volumes) populateOne(ctx context.Context, id container.ID, root rootfs.Root, m container.Mount) (err error) {
 	host, err := v.Store.Mount(ctx, m.Name, string(id))
 	if err != nil {
 		return err
@@ -138,15 +139,15 @@ func (v *Volumes) populateOne(ctx context.Context, id container.ID, root *os.Fil
 
 // Use mounts the volumes of a container that starts and returns the
 // sources of its mounts by destination.
-func (v *Volumes) Use(ctx context.Context, spec *container.Spec, done *undo.List) (map[string]string, error) {
-	sources := make(map[string]string, len(spec.Mounts))
+func (v *Volumes) Use(ctx context.Context, spec *container.Spec, done *undo.List) (map[string]mounts.Source, error) {
+	sources := make(map[string]mounts.Source, len(spec.Mounts))
 	for _, m := range spec.Mounts {
 		switch m.Type {
 		case mount.TypeBind:
 			if err := bindSource(m); err != nil {
 				return nil, err
 			}
-			sources[m.Destination] = m.Source
+			sources[m.Destination] = mounts.Source{Path: m.Source}
 		case mount.TypeVolume:
 			host, err := v.Store.Mount(ctx, m.Name, string(spec.ID))
 			if err != nil {
@@ -160,7 +161,11 @@ func (v *Volumes) Use(ctx context.Context, spec *container.Spec, done *undo.List
 				}
 				f.Close() // the runtime opens it again: it may lead elsewhere by then
 			}
-			sources[m.Destination] = host
+			ours, err := v.ours(ctx, m.Name)
+			if err != nil {
+				return nil, err
+			}
+			sources[m.Destination] = mounts.Source{Path: host, Ours: ours}
 			v.Events.Publish(apievents.VolumeEventType, apievents.ActionMount, m.Name, map[string]string{
 				"driver": m.Driver, "container": string(spec.ID), "destination": m.Destination,
 				"read/write": fmt.Sprint(m.RW), "propagation": string(m.Propagation),
@@ -168,6 +173,16 @@ func (v *Volumes) Use(ctx context.Context, spec *container.Spec, done *undo.List
 		}
 	}
 	return sources, nil
+}
+
+// ours tells whether a volume is a directory of the engine's, and not a file system
+// that its options name.
+func (v *Volumes) ours(ctx context.Context, name string) (bool, error) {
+	vol, err := v.Store.Get(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	return len(vol.Options) == 0, nil
 }
 
 // bindSource makes the missing source of a -v; a --mount wants it there.

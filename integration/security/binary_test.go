@@ -106,26 +106,32 @@ func TestLeakedDescriptors(t *testing.T) {
 		"exec privileged": {"exec", "--privileged", id, "/probe", "fds"},
 	} {
 		t.Run(label, func(t *testing.T) {
-			out := strings.ReplaceAll(cli.OK(t, args...), "\r", "")
-			found := lines(out, "fd")
-			if len(found) < 3 {
-				t.Fatalf("no descriptors were found at all: %q", out)
-			}
-			for _, line := range found {
-				if !ordinary.MatchString(line) && !poller(line) {
-					t.Errorf("not the container's own: %s", line)
-				}
-			}
-			for _, word := range []string{"cwd", "root"} {
-				for _, line := range lines(out, word) {
-					if !strings.HasSuffix(line, " /") {
-						t.Errorf("outside: %s", line)
-					}
-				}
-			}
+			ownDescriptors(t, cli.OK(t, args...))
 		})
 	}
 	t.Run("CVE-2024-21626 working directory", func(t *testing.T) { workingDirectories(t, d, id) })
+}
+
+// ownDescriptors checks what the probe has found.
+func ownDescriptors(t *testing.T, out string) {
+	t.Helper()
+	out = strings.ReplaceAll(out, "\r", "")
+	found := lines(out, "fd")
+	if len(found) < 3 {
+		t.Fatalf("no descriptors were found at all: %q", out)
+	}
+	for _, line := range found {
+		if !ordinary.MatchString(line) && !poller(line) {
+			t.Errorf("not the container's own: %s", line)
+		}
+	}
+	for _, word := range []string{"cwd", "root"} {
+		for _, line := range lines(out, word) {
+			if !strings.HasSuffix(line, " /") {
+				t.Errorf("outside: %s", line)
+			}
+		}
+	}
 }
 
 // workingDirectories uses descriptors that init may have open as the working

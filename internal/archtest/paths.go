@@ -73,7 +73,7 @@ var hostPaths = reasons(map[string][]string{
 	"the engine's own directories: no container can write in them": {
 		"build.Builder.everRan", "build.New", "build.dropCache", "build.durable.mark", "build.durable.sync", "build.newWorker", "build.stepExecutor.Run", "build.unsyncedBoot", "build.writeNetworkFiles",
 		"engine/lifecycle.Engine.build", "engine/lifecycle.Engine.collect",
-		"engine/lifecycle.Engine.removeFiles", "engine/lifecycle.New", "engine/lifecycle.ended",
+		"engine/lifecycle.Engine.removeFiles", "engine/lifecycle.New", "engine/lifecycle.ended", "engine/lifecycle.userNSOf",
 		"engine/netconfig.overwrite", "engine/shm.Dir.Close", "engine/shm.Dir.Collect", "engine/shm.Dir.Open", "engine/shm.Dir.Remove",
 		"image/store.Store.open", "image/store.Store.sweepIngest", "image/store.Store.syncFS",
 		"image/store.bootID", "image/store.deepRemoval.addStrays", "snapshot/native.Driver.Remove", "snapshot/native.Driver.adopt", "snapshot/native.Driver.make",
