@@ -146,8 +146,9 @@ func (e *Engine) reconcile(ctx context.Context, u *unit, tasks map[string]task.S
 		case u.up():
 			remove = e.applyTask(ctx, u, e.lost(u))
 		}
-		// Its end may be written down, and the daemon killed before the removal began.
-		remove = remove || u.status.Load().State == container.StateExited && u.spec.Load().HostConfig.AutoRemove
+		// Its end may be written down, and the daemon killed before the removal
+		// began; or it was made, and whoever wanted to start it has been cut off.
+		remove = remove || !u.up() && u.spec.Load().HostConfig.AutoRemove
 		return nil
 	})
 	if err != nil {

@@ -343,6 +343,23 @@ func TestRemovalNotBegun(t *testing.T) {
 	eventually(t, "removed", func() bool { _, err := e.index.find("gone"); return errdefs.IsNotFound(err) })
 }
 
+// TestNeverStarted: an AutoRemove container was made, and the daemon ended before
+// it was started.
+func TestNeverStarted(t *testing.T) {
+	w := newWorld(t)
+	e, stop := w.engine()
+	req := request("gone")
+	req.HostConfig.AutoRemove = true
+	create(t, e, req)
+	create(t, e, request("kept"))
+	stop()
+	e, _ = w.engine()
+	eventually(t, "removed", func() bool { _, err := e.index.find("gone"); return errdefs.IsNotFound(err) })
+	if st := status(t, e, "kept"); st.Status != "created" {
+		t.Errorf("got %+v", st)
+	}
+}
+
 func TestPolicyAtBoot(t *testing.T) {
 	w := newWorld(t)
 	e, stop := w.engine()
