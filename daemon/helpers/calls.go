@@ -2,8 +2,11 @@ package helpers
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/wherry-engine/wherry/task"
 )
@@ -103,7 +106,14 @@ func (c *Connection) Ack(ctx context.Context, seq uint64) error {
 	return c.use(ctx, func(cl Client) error { return cl.Ack(ctx, seq) })
 }
 
-// Shutdown implements task.Service.
+// Shutdown implements task.Service. It waits for no first connection: a daemon that
+// fails before it has one has nothing to end.
 func (c *Connection) Shutdown(ctx context.Context) error {
+	c.mu.Lock()
+	never := c.client == nil
+	c.mu.Unlock()
+	if never {
+		return fmt.Errorf("no supervisor has been asked for: %w", errdefs.ErrUnavailable)
+	}
 	return c.use(ctx, func(cl Client) error { return cl.Shutdown(ctx) })
 }

@@ -62,3 +62,13 @@ func TestCallsWaitForTheNextConnection(t *testing.T) {
 		}
 	})
 }
+
+func TestShutdownWithoutConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(func(context.Context) (Client, error) { return nil, errdefs.ErrInternal })
+		began := time.Now()
+		if err := c.Shutdown(t.Context()); !errdefs.IsUnavailable(err) || time.Since(began) > 0 {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
