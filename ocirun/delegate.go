@@ -15,8 +15,12 @@ func delegated(req *CreateRequest, p *plan) (uid int, ok bool) {
 	writable := slices.ContainsFunc(req.Spec.Mounts, func(m specs.Mount) bool {
 		return (m.Source == "cgroup" || m.Type == "cgroup" || m.Type == "cgroup2") && path.Clean(m.Destination) == "/sys/fs/cgroup" && !slices.Contains(m.Options, "ro")
 	})
-	if !writable || p.cfg.Unshare&unix.CLONE_NEWCGROUP == 0 || p.userNS != nil {
+	if !writable || p.cfg.Unshare&unix.CLONE_NEWCGROUP == 0 {
 		return 0, false
+	}
+	mappings := req.Spec.Linux.UIDMappings
+	if p.userNS != nil && len(mappings) == 0 {
+		return 0, false // known only inside
 	}
 	inside := req.Spec.Process.User.UID
 	if req.ResolveUser {
@@ -25,10 +29,10 @@ func delegated(req *CreateRequest, p *plan) (uid int, ok bool) {
 		}
 		inside = 0
 	}
-	if len(p.uidMap) == 0 {
+	if len(mappings) == 0 {
 		return int(inside), true
 	}
-	for _, m := range p.uidMap {
+	for _, m := range mappings {
 		if inside >= m.ContainerID && inside-m.ContainerID < m.Size {
 			return int(m.HostID + inside - m.ContainerID), true
 		}

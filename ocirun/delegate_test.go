@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"os"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -28,6 +29,24 @@ func TestDelegation(t *testing.T) {
 		res := mustRun(t, r, req)
 		if res.out != want {
 			t.Errorf("%s: %q", options, res.out)
+		}
+		if options != "rw" {
+			continue
+		}
+		// And in a user namespace that was there before.
+		ns, err := r.NewNetNS(nil, req.Spec.Linux.UIDMappings, req.Spec.Linux.GIDMappings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ns.Close()
+		user, err := OwnerOf(ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer user.Close()
+		req.ID, req.NetNS, req.Join = "", ns, map[specs.LinuxNamespaceType]*os.File{specs.UserNamespace: user}
+		if res := mustRun(t, r, req); res.out != want {
+			t.Errorf("%s, joined: %q", options, res.out)
 		}
 	}
 }

@@ -292,6 +292,9 @@ func spawnError(b *birth, err error) error {
 	if errors.Is(err, unix.EAGAIN) {
 		return fmt.Errorf("clone: too many processes (%w)", err)
 	}
+	if errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("clone into namespaces %#x: the kernel's settings user.max_*_namespaces allow no more (%w)", b.clone, err)
+	}
 	return fmt.Errorf("clone into namespaces %#x: %w", b.clone, err)
 }
 

@@ -28,9 +28,9 @@ tests ocirun/seccomp -test.timeout 5m -test.skip Libseccomp # a comparison of pr
 # 160 containers; a view that kernel 6.1 refuses, so that the runtime seals a copy of itself there.
 tests ocirun -test.timeout 8m -test.skip '^TestNothingIsLeft$|^TestProgramIsSealed$/^read-only_view$'
 tests supervisor -test.timeout 5m -test.run "$(these TestExecIsConfined TestOutputAndExit TestKilledBySignal TestStop \
-	TestExec TestPause TestOOM TestTerminal TestSupervisorKilled TestUserAndNothingLeft TestDieWithOwner)"
+	TestExec TestPause TestOOM TestTerminal TestSupervisorKilled TestUserAndNothingLeft TestDieWithOwner TestUserNamespaceLives)"
 tests integration -test.timeout 8m -test.run "$(these TestUnified.+ TestAppArmor TestOutOfMemory TestRunExitCodes TestExec \
-	TestCreateStartStop TestPauseWaitRename TestTopStatsUpdate TestRestartPolicies TestLogs TestDefaultBridge TestSystemdDriver)"
+	TestCreateStartStop TestPauseWaitRename TestTopStatsUpdate TestRestartPolicies TestLogs TestDefaultBridge TestSystemdDriver TestUserNamespace.+)"
 tests integration -test.timeout 5m -test.run "$(these TestRunOptions)/$(these memory_and_swap little_memory.* pids_limit cpus cpuset cgroup_read_only)"
 echo "up $(cut -d' ' -f1 /proc/uptime) s"
 exit $failed
