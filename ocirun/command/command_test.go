@@ -153,7 +153,7 @@ func TestLifecycle(t *testing.T) {
 	b.want(0, "sleep 100", "ps", "c1")
 	b.want(0, "", "pause", "c1")
 	b.status("paused")
-	b.want(1, "paused", "exec", "c1", "true")
+	b.want(255, "paused", "exec", "c1", "true")
 	b.want(0, "", "resume", "c1")
 	b.want(0, "", "update", "--pids-limit", "55", "c1")
 	b.want(1, "not stopped", "delete", "c1")
@@ -187,6 +187,42 @@ func TestRun(t *testing.T) {
 	if left, _ := os.ReadDir(b.root); len(left) > 0 {
 		t.Error(left)
 	}
+}
+
+// TestPreservedFDs: what the caller left open is passed, and nothing else.
+func TestPreservedFDs(t *testing.T) {
+	b := newBox(t, "sh", "-c", "read a <&3; echo $a $LISTEN_FDS $LISTEN_PID; ! [ -e /proc/self/fd/4 ] || echo more")
+	file := filepath.Join(b.bundle, "three")
+	if err := os.WriteFile(file, []byte("third\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	try := func(code int, want, env string, args ...string) {
+		t.Helper()
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		c := b.cmd(args...)
+		c.Env, c.ExtraFiles = append(os.Environ(), env), []*os.File{f}
+		out, err := c.CombinedOutput()
+		if c.ProcessState == nil {
+			t.Fatal(err)
+		}
+		if got := c.ProcessState.ExitCode(); got != code || !strings.Contains(string(out), want) || strings.Contains(string(out), "more") {
+			t.Errorf("%s %v: code %d, want %d, output %q, want %q", env, args, got, code, out, want)
+		}
+	}
+	try(0, "third\n", "", "run", "-b", b.bundle, "--preserve-fds", "1", "c1")
+	try(0, "third 1 1\n", "LISTEN_FDS=1", "run", "-b", b.bundle, "c1")
+	try(1, "descriptor 4 is not open", "", "run", "-b", b.bundle, "--preserve-fds", "5", "c1")
+	try(1, "descriptor 4 is not open", "LISTEN_FDS=1", "run", "-b", b.bundle, "--preserve-fds", "1", "c1")
+	b.spec.Process.Args = []string{"sleep", "100"}
+	b.write()
+	b.want(0, "", "run", "-d", "-b", b.bundle, "c1")
+	t.Cleanup(func() { b.run("delete", "--force", "c1") })
+	try(0, "third\n", "", "exec", "--preserve-fds", "1", "c1", "sh", "-c", "cat <&3; ! [ -e /proc/self/fd/4 ] || echo more")
+	try(255, "descriptor 4 is not open", "", "exec", "--preserve-fds", "2", "c1", "true")
 }
 
 func TestConsoleSocket(t *testing.T) {

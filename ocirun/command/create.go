@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,7 +129,7 @@ func (g *globals) create(ctx context.Context, id string, o *createOptions) (c *o
 		return nil, nil, err
 	}
 	c, err = rt.Create(ctx, &ocirun.CreateRequest{
-		ID: id, Spec: s, Bundle: bundle, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SystemdCgroup: g.systemdCgroup,
+		ID: id, Spec: activated(s), Bundle: bundle, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SystemdCgroup: g.systemdCgroup,
 		ExtraFiles: extra, NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring, StartSocket: socket,
 		Born: func(c *ocirun.Container) (err error) {
 			r, err = g.prepare(c, s, bundle, socket, o)
@@ -185,10 +186,13 @@ func (g *globals) publish(r *record, c *ocirun.Container, o *createOptions) erro
 	return o.pidFile.show()
 }
 
+// listenFDs is the variable with the number of descriptors of a socket activation.
+const listenFDs = "LISTEN_FDS"
+
 // preserved are the descriptors after stderr that the caller left open.
 func preserved(n int) ([]*os.File, error) {
 	// Socket activation passes its descriptors without being asked.
-	if v := os.Getenv("LISTEN_FDS"); v != "" {
+	if v := os.Getenv(listenFDs); v != "" {
 		k, err := strconv.Atoi(v)
 		if err != nil || k < 0 {
 			return nil, fmt.Errorf("LISTEN_FDS=%s: %w", v, errdefs.ErrInvalidArgument)
@@ -197,13 +201,28 @@ func preserved(n int) ([]*os.File, error) {
 	}
 	var files []*os.File
 	for fd := 3; fd < 3+n; fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+		// One that an exec would have closed is our own.
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
 			return nil, fmt.Errorf("descriptor %d is not open: %w", fd, errdefs.ErrInvalidArgument)
 		}
 		unix.CloseOnExec(fd)
 		files = append(files, os.NewFile(uintptr(fd), "preserved"))
 	}
 	return files, nil
+}
+
+// activated tells the first process, and no later one, of the descriptors of a
+// socket activation, see sd_listen_fds(3).
+func activated(s *specs.Spec) *specs.Spec {
+	n := os.Getenv(listenFDs)
+	if n == "" {
+		return s
+	}
+	c, p := *s, *s.Process
+	p.Env = append(slices.Clip(p.Env), listenFDs+"="+n, "LISTEN_PID=1")
+	c.Process = &p
+	return &c
 }
 
 // streamSocket makes a socket that has no address yet.

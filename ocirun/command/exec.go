@@ -87,8 +87,17 @@ func execute(ctx context.Context, g *globals, args []string) error {
 	if err := checkID(fs.Arg(0)); err != nil {
 		return err
 	}
-	return g.exec(ctx, fs.Arg(0), fs.Args()[1:], &o)
+	err := g.exec(ctx, fs.Arg(0), fs.Args()[1:], &o)
+	var exit *exitError
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	report(g, err)
+	return &exitError{execFailed}
 }
+
+// execFailed tells the runtime's errors from most exit codes of commands, as runc does.
+const execFailed = 255
 
 func (g *globals) exec(ctx context.Context, id string, args []string, o *execOptions) error {
 	rt, r, err := g.open(id)

@@ -278,8 +278,8 @@ func TestExecCgroup(t *testing.T) {
 			t.Errorf("%d groups instead of 2", n)
 		}
 	}
-	b.want(1, "leads out", "exec", "--cgroup", "../..", "c1", "true")
-	b.want(1, "does not exist", "exec", "--cgroup", "nope", "c1", "true")
+	b.want(255, "leads out", "exec", "--cgroup", "../..", "c1", "true")
+	b.want(255, "does not exist", "exec", "--cgroup", "nope", "c1", "true")
 }
 
 func TestSpecRootless(t *testing.T) {
