@@ -284,6 +284,9 @@ func TestBadInput(t *testing.T) {
 	b.want(1, "unknown signal", "kill", "c1", "FOO")
 	b.want(1, "SLICE:PREFIX:NAME", "--systemd-cgroup", "create", "-b", b.bundle, "c1")
 	b.want(1, "config.json", "create", "-b", "/", "c1")
+	b.spec.Process.Cwd = ""
+	b.write()
+	b.want(1, "lacks the working directory", "create", "-b", b.bundle, "c1")
 	b.want(0, "ociVersionMin", "features")
 	b.want(0, version.Version, "--version")
 	if err := os.WriteFile(filepath.Join(b.bundle, "config.json"), []byte("{"), 0o644); err != nil {

@@ -71,6 +71,9 @@ func loadSpec(bundle string) (*specs.Spec, error) {
 	if s.Process == nil || s.Root == nil || s.Linux == nil {
 		return nil, fmt.Errorf("config.json lacks its process, root or linux section: %w", errdefs.ErrInvalidArgument)
 	}
+	if s.Process.Cwd == "" {
+		return nil, fmt.Errorf("config.json lacks the working directory of its process: %w", errdefs.ErrInvalidArgument)
+	}
 	if !strings.HasPrefix(s.Version, "1.") {
 		return nil, fmt.Errorf("config.json is of version %q, this runtime knows 1.0.0 to %s: %w", s.Version, specs.Version, errdefs.ErrInvalidArgument)
 	}
