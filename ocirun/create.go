@@ -119,7 +119,7 @@ func (r *Runtime) create(ctx context.Context, req *CreateRequest, p *plan, c *Co
 	c.Phases = []Phase{{"clone", time.Since(began)}}
 	if c.Console, err = r.handshake(ctx, s, req, p, c); err != nil {
 		r.drop(s)
-		return nil, err
+		return nil, whyDead(err, req.Spec.Linux.Resources)
 	}
 	return c, nil
 }
@@ -363,6 +363,16 @@ func (s *spawned) send(kind wire.Kind, v any, fds ...int) error {
 	return err
 }
 
+var errInitDied = errors.New("init died while it set up the container")
+
+// whyDead adds to the error of an init that died what is the most likely cause.
+func whyDead(err error, res *specs.LinuxResources) error {
+	if !errors.Is(err, errInitDied) || !small(res) {
+		return err
+	}
+	return fmt.Errorf("%w, which may use %d bytes of memory", err, *res.Memory.Limit)
+}
+
 // receive reads one message; a Failure becomes an error.
 func (s *spawned) receive(ctx context.Context) (*wire.Message, error) {
 	msg, err := s.conn.Receive()
@@ -371,7 +381,7 @@ func (s *spawned) receive(ctx context.Context) (*wire.Message, error) {
 			return nil, ctx.Err()
 		}
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("init died while it set up the container")
+			return nil, errInitDied
 		}
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package ocirun
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -252,6 +253,9 @@ func TestRefused(t *testing.T) {
 		is     error
 		names  string
 	}{
+		{"user -1", func(q *CreateRequest) { q.Spec.Process.User.UID = math.MaxUint32 }, errdefs.ErrInvalidArgument, "4294967295"},
+		{"group -1", func(q *CreateRequest) { q.Spec.Process.User.GID = math.MaxUint32 }, errdefs.ErrInvalidArgument, "4294967295"},
+		{"supplementary group -1", func(q *CreateRequest) { q.Spec.Process.User.AdditionalGids = []uint32{math.MaxUint32} }, errdefs.ErrInvalidArgument, "4294967295"},
 		{"systemd's path", func(q *CreateRequest) { q.SystemdCgroup, q.Spec.Linux.CgroupsPath = true, "/a/b" }, errdefs.ErrInvalidArgument, "SLICE:PREFIX:NAME"},
 		{"rdt", func(q *CreateRequest) { q.Spec.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, errdefs.ErrNotImplemented, "resctrl"},
 		{"network device in the host's namespace", func(q *CreateRequest) {

@@ -53,6 +53,17 @@ func TestSmallMemory(t *testing.T) {
 	}
 }
 
+// TestNoMemory: where not even the first process fits, the error says so.
+func TestNoMemory(t *testing.T) {
+	r := newRuntime(t)
+	limit := int64(64 << 10)
+	req := sh(busyboxRoot(t), "true")
+	req.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	if res, err := run(t, r, req); err == nil || !strings.Contains(err.Error(), "65536 bytes of memory") {
+		t.Errorf("got %+v, %v", res, err)
+	}
+}
+
 // TestInitMemory keeps the reaper small: it stays as long as its container.
 // What it shares with others of its kind does not count.
 func TestInitMemory(t *testing.T) {

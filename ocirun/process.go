@@ -45,6 +45,11 @@ func process(p *specs.Process, o *processOptions) (wire.Process, error) {
 	if p.Cwd != "" && !strings.HasPrefix(p.Cwd, "/") {
 		return w, invalidf("the working directory %q is not absolute", p.Cwd)
 	}
+	for _, id := range append([]uint32{p.User.UID, p.User.GID}, p.User.AdditionalGids...) {
+		if id == math.MaxUint32 { // setresuid(2) and its like change nothing then
+			return w, invalidf("%d is no user or group", id)
+		}
+	}
 	if p.SelinuxLabel != "" && !selinux() {
 		return w, lackf("the SELinux label %q: SELinux is not enabled in this kernel", p.SelinuxLabel)
 	}
