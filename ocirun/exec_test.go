@@ -148,6 +148,17 @@ func testExec(t *testing.T, r *Runtime, prepare func()) {
 			}
 		}
 	})
+	t.Run("working directory that is not there", func(t *testing.T) {
+		prepare()
+		_, err := execIn(t, r, c, req.Spec, func(q *ExecRequest) { q.Process.Cwd = "/srv/new" }, "pwd")
+		var se *StartError
+		if !errors.As(err, &se) || se.Code != 126 || !strings.Contains(se.Msg, `chdir to cwd ("/srv/new") set in config.json failed: no such file`) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := os.Lstat(filepath.Join(root, "srv")); err == nil {
+			t.Error("it was made")
+		}
+	})
 	t.Run("working directory of the host", func(t *testing.T) {
 		for _, dir := range []string{"/proc/self/fd/3", "/proc/self/fd/4", "/proc/self/fd/5", "/proc/self/fd/6", "/proc/self/fd/7", "/proc/self/fd/8", "/proc/self/fd/9"} {
 			prepare()

@@ -149,7 +149,6 @@ func (s *setup) run() error {
 			step{"join", s.join},
 			step{"session", s.session},
 			step{"terminal", s.openConsole},
-			step{"working directory", s.makeWorkingDir},
 		)
 	default:
 		err = s.steps(
