@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/wherry-engine/wherry/api"
@@ -25,9 +26,12 @@ type daemon struct {
 	t     *testing.T
 	sock  string
 	store *store.Store
-	users []images.User
+	users atomic.Pointer[[]images.User]
 	http  *http.Client
 }
+
+// use says which containers there are.
+func (d *daemon) use(users ...images.User) { d.users.Store(&users) }
 
 func start(t *testing.T, root string, opts client.Options) *daemon {
 	t.Helper()
@@ -44,7 +48,8 @@ func start(t *testing.T, root string, opts client.Options) *daemon {
 	}
 	s.Adopt(t.Context(), nil)
 	d := &daemon{t: t, store: s, sock: filepath.Join(t.TempDir(), "s")}
-	h := images.New(images.Options{Images: s, Search: rc, Users: func(context.Context) []images.User { return d.users }})
+	d.use()
+	h := images.New(images.Options{Images: s, Search: rc, Users: func(context.Context) []images.User { return *d.users.Load() }})
 	ping := func(w http.ResponseWriter, _ *http.Request) error { _, err := w.Write([]byte("OK")); return err }
 	srv := api.New(api.Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Routes: []api.Route{
 		{Method: "HEAD", Path: "/_ping", Handler: ping}, {Method: "GET", Path: "/_ping", Handler: ping},
@@ -156,12 +161,14 @@ func TestStockCommandLine(t *testing.T) {
 	d.want("", "tag", "mine:x", addr+"/pushed:9")
 	d.want("9: digest: "+img.Manifest.Digest.String(), "push", addr+"/pushed:9")
 	d.want("Layer already exists", "push", addr+"/pushed:9")
-	d.users = []images.User{{ID: strings.Repeat("ab", 32), Image: img.Manifest.Digest}}
+	user := images.User{ID: strings.Repeat("ab", 32), Image: img.Manifest.Digest}
+	d.use(user)
 	d.want("Untagged: mine:x", "rmi", "mine:x")
 	d.refuses("(must force) - container abababababab is using its referenced image", "rmi", addr+"/pushed:9")
-	d.users[0].Running = true
+	user.Running = true
+	d.use(user)
 	d.refuses("cannot be forced", "rmi", "-f", img.Manifest.Digest.Encoded())
-	d.users = nil
+	d.use()
 	d.want("Total reclaimed space", "image", "prune", "-af")
 	d.want("", "images", "-q")
 	d.refuses("invalid reference format", "pull", "Upper/Case")
