@@ -82,6 +82,9 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			}
 			p.opened = append(p.opened, tree)
 			w.SourceFD = p.pass(int(tree.Fd()))
+			if err := p.separate(tree); err != nil {
+				return fmt.Errorf("mount at %s: %w", w.Target, err)
+			}
 		}
 		idmapped := w.Kind == wire.MountBind && w.IDMapFD == -2
 		if w.Kind == wire.MountBind && w.SourceFD < 0 && (len(p.cfg.Enter) > 0 || p.cfg.UserNS || idmapped) {
@@ -93,6 +96,9 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 			}
 			p.opened = append(p.opened, tree)
 			w.SourceFD = p.pass(int(tree.Fd()))
+			if err := p.separate(tree); err != nil {
+				return fmt.Errorf("mount at %s: %w", w.Target, err)
+			}
 		}
 		if w.IDMapFD == -2 {
 			ns, err := r.mountIDs(m, req.Spec.Linux, p.userNS)
@@ -117,6 +123,23 @@ func (r *Runtime) mounts(p *plan, req *CreateRequest) error {
 	}
 	if len(p.cfg.Mounts) == 0 || !slices.ContainsFunc(p.cfg.Mounts, func(m wire.Mount) bool { return path.Clean(m.Target) == "/dev" }) {
 		p.cfg.DevSetup = true // a /dev in the root itself
+	}
+	return nil
+}
+
+// separate gives a copy of the host's mount the propagation that it would have, had
+// init made it in its mount namespace: it is not a peer of the host's, or what root of
+// a user namespace mounts there would be the host's.
+func (p *plan) separate(tree *os.File) error {
+	attr := unix.MountAttr{Propagation: unix.MS_SLAVE}
+	switch {
+	case !p.cfg.NewMountNS || p.cfg.Propagation&unix.MS_SHARED != 0:
+		return nil
+	case p.cfg.Propagation&unix.MS_PRIVATE != 0:
+		attr.Propagation = unix.MS_PRIVATE
+	}
+	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+		return fmt.Errorf("set propagation: %w", err)
 	}
 	return nil
 }

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -110,5 +113,41 @@ func TestLimitsInUserNamespace(t *testing.T) {
 	req.Spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: more}}
 	if res := mustRun(t, r, req); res.out != fmt.Sprintf("64\n%d\n-500\n", more) {
 		t.Errorf("%+v", res)
+	}
+}
+
+// TestMountsStayInside: what root of a user namespace mounts below the host's
+// directories stays in its mount namespace, whatever these are shared with.
+func TestMountsStayInside(t *testing.T) {
+	r := newRuntime(t)
+	dir := t.TempDir()
+	if err := unix.Mount("shared", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	if err := errors.Join(unix.Mount("", dir, "", unix.MS_SHARED, ""), os.Mkdir(filepath.Join(dir, "sub"), 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for name, options := range map[string][]string{"plain": {"rbind"}, "shared": {"rbind", "rshared"}, "mapped": {"bind", "idmap"}} {
+		req := mapped(t, busyboxRoot(t), "mount -t tmpfs inside /mnt/sub && touch /mnt/sub/mounted && exec sleep 60")
+		for _, set := range []*[]string{&req.Spec.Process.Capabilities.Bounding, &req.Spec.Process.Capabilities.Effective, &req.Spec.Process.Capabilities.Permitted} {
+			*set = append(slices.Clone(*set), "CAP_SYS_ADMIN")
+		}
+		req.Spec.Mounts = append(req.Spec.Mounts, specs.Mount{Destination: "/mnt", Source: dir, Options: options})
+		c := start(t, r, req)
+		there := fmt.Sprintf("/proc/%d/root/mnt/sub/mounted", c.Pid)
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			if _, err := os.Stat(there); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it does not mount", name)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), dir+"/sub ") {
+			t.Errorf("%s: the mount is the host's, too %v", name, err)
+			_ = unix.Unmount(filepath.Join(dir, "sub"), unix.MNT_DETACH)
+		}
 	}
 }
