@@ -2,12 +2,62 @@ package bridge
 
 import (
 	"context"
+	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-engine/wherry/network"
+	"github.com/wherry-engine/wherry/network/netns"
 )
+
+// TestGivenNamespace opens sandboxes in namespaces that others have made.
+func TestGivenNamespace(t *testing.T) {
+	h := newHost(t, nil)
+	given := func() *os.File {
+		made := make(chan *os.File, 1)
+		go func() {
+			runtime.LockOSThread() // and never unlocked: the thread ends
+			defer close(made)
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				t.Error(err)
+				return
+			}
+			ns, err := netns.Open()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			made <- ns
+		}()
+		ns := <-made
+		if ns == nil {
+			t.FailNow()
+		}
+		return ns
+	}
+	ns, bare := given(), given()
+	a := h.open(network.SandboxRequest{Endpoints: on("bridge"), Ports: publishPorts("", "8080", "80/tcp"), NetNS: ns})
+	b := h.open(network.SandboxRequest{NetNS: bare})
+	for what, files := range map[string][2]*os.File{"connected": {ns, a.ns}, "bare": {bare, b.ns}} {
+		x, err1 := files[0].Stat()
+		y, err2 := files[1].Stat()
+		if err1 != nil || err2 != nil || !os.SameFile(x, y) {
+			t.Errorf("%s: another namespace (%v, %v)", what, err1, err2)
+		}
+		check(t, files[0].Close())
+	}
+	serve(t, a.ns, "0.0.0.0:80")
+	h.reaches([]reach{
+		{"published", nil, "127.0.0.1:8080", true},
+		{"from one without networks", b.ns, a.ip().String() + ":80", false},
+	})
+	serve(t, b.ns, "127.0.0.1:81")
+	h.reaches([]reach{{"its own loopback", b.ns, "127.0.0.1:81", true}})
+}
 
 func TestDefaultBridge(t *testing.T) {
 	h := newHost(t, nil)
