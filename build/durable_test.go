@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,14 +14,19 @@ import (
 // TestDurable looks at the file that says whether the build cache is on the disk.
 func TestDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		syncs := 0
-		var fails error
-		d := &durable{root: t.TempDir(), boot: "boot", log: slog.New(slog.DiscardHandler), syncFS: func() error { syncs++; return fails }}
-		is := func(what, boot string, times int) {
+		var syncs atomic.Int32
+		var fails atomic.Bool
+		d := &durable{root: t.TempDir(), boot: "boot", log: slog.New(slog.DiscardHandler), syncFS: func() error {
+			if syncs.Add(1); fails.Load() {
+				return errors.New("full")
+			}
+			return nil
+		}}
+		is := func(what, boot string, times int32) {
 			t.Helper()
 			got, err := unsyncedBoot(d.root)
-			if err != nil || got != boot || syncs != times {
-				t.Errorf("%s: boot %q, %d syncs, %v; want %q, %d", what, got, syncs, err, boot, times)
+			if err != nil || got != boot || syncs.Load() != times {
+				t.Errorf("%s: boot %q, %d syncs, %v; want %q, %d", what, got, syncs.Load(), err, boot, times)
 			}
 		}
 		begin := func() {
@@ -40,10 +46,10 @@ func TestDurable(t *testing.T) {
 		time.Sleep(2 * syncDelay)
 		is("another has begun", "boot", 0)
 		d.end()
-		fails = errors.New("full")
+		fails.Store(true)
 		time.Sleep(2 * syncDelay)
 		is("a sync failed", "boot", 1)
-		fails = nil
+		fails.Store(false)
 		begin()
 		d.end()
 		time.Sleep(2 * syncDelay)
