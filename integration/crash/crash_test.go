@@ -169,11 +169,20 @@ func (l *load) trim() {
 	}
 }
 
-func TestKill(t *testing.T) {
+func TestKill(t *testing.T) { killing(t, testenv.Options{}, rounds(t)) }
+
+// TestKillInUserNamespaces: their lives and networks depend on more descriptors.
+func TestKillInUserNamespaces(t *testing.T) {
+	remap, _ := testenv.SubordinateIDs(t)
+	killing(t, testenv.Options{Config: map[string]any{"userns-remap": remap}}, (rounds(t)+4)/5)
+}
+
+// killing kills daemon and helpers under load.
+func killing(t *testing.T, opts testenv.Options, rounds int) {
 	testenv.NeedsRoot(t)
 	testenv.Bin(t, "wherryd")
 	before, others := testenv.TakeSnapshot(), testenv.EngineRuns()
-	d := testenv.Start(t, testenv.Options{})
+	d := testenv.Start(t, opts)
 	image := d.Image(t, "busybox")
 	cli := d.Docker(t)
 	cli.OK(t, "network", "create", "quay")
@@ -189,7 +198,7 @@ func TestKill(t *testing.T) {
 		go l.worker(n)
 	}
 	kinds := map[string]int{}
-	for round := range rounds(t) {
+	for round := range rounds {
 		time.Sleep(rand.N(300 * time.Millisecond))
 		face := [...]string{"daemon", "daemon", "supervisor", "net", "keeper"}[rand.N(5)]
 		kinds[face]++
