@@ -41,8 +41,9 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
+	fd := int(dir.Fd())
 	go func() {
-		_ = a.Send(KindConfig, sample(), int(dir.Fd()), int(dir.Fd()))
+		_ = a.Send(KindConfig, sample(), fd, fd)
 		_ = a.Send(KindContinue, nil)
 		unix.Close(a.FD)
 	}()
