@@ -461,7 +461,7 @@ func TestExecPaused(t *testing.T) {
 	if err := r.Pause(context.Background(), c.Cgroup); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	p := *req.Spec.Process
 	p.Args = []string{"true"}

@@ -118,10 +118,7 @@ func TestForkersDie(t *testing.T) {
 		t.Errorf("%d made, %d killed, %d failed", made, killed, failed)
 	}
 	unready(r)
-	for range 100 {
-		if len(childrenOf(t)) == before {
-			break
-		}
+	for began := time.Now(); len(childrenOf(t)) != before && time.Since(began) < time.Minute; {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if left := childrenOf(t); len(left) != before {

@@ -26,7 +26,7 @@ import (
 )
 
 // patience is how long a test waits for something that has to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // program builds wherry-runtime once, or copies $WHERRY_TEST_RUNTIME: there is not
 // a compiler everywhere.
@@ -388,6 +388,18 @@ func stopped(t testing.TB, pid int) {
 	t.Helper()
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// untilTold is the part of a script that waits for tell.
+func (b *box) untilTold(name string) string {
+	return "until [ -e /tmp/" + name + " ]; do usleep 5000; done; "
+}
+
+func (b *box) tell(name string) {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.root, "tmp", name), nil, 0o600); err != nil {
+		b.t.Fatal(err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -490,9 +491,12 @@ func TestCancelledPull(t *testing.T) {
 	f := registrytest.NewFake(t)
 	img := small(t, "a")
 	f.Add(img, "1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	gate := make(chan struct{})
 	f.Hook = func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.Contains(r.URL.Path, "/blobs/") {
+			cancel()
 			select {
 			case <-gate:
 			case <-r.Context().Done():
@@ -502,11 +506,8 @@ func TestCancelledPull(t *testing.T) {
 	}
 	defer close(gate)
 	s := open(t, Options{})
-	ctx, cancel := contextWithTimeout(t, 300*time.Millisecond)
-	defer cancel()
-	begin := time.Now()
-	if err := s.Pull(ctx, image.PullRequest{Ref: f.Host() + "/x:1"}, nil); err == nil || time.Since(begin) > 5*time.Second {
-		t.Errorf("%v after %v", err, time.Since(begin))
+	if err := s.Pull(ctx, image.PullRequest{Ref: f.Host() + "/x:1"}, nil); err == nil {
+		t.Error("no error")
 	}
 	nothingLeft(t, s)
 }

@@ -361,7 +361,7 @@ func dial(ns *os.File, addr string) (said string, err error) {
 			return err
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // who has been let in is answered
 		b, err := io.ReadAll(c)
 		said = string(b)
 		return err
@@ -380,7 +380,7 @@ func pingUDP(ns *os.File, addr string) error {
 			return err
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(time.Second))
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 		if _, err := c.Write([]byte("ping")); err != nil {
 			return err
 		}

@@ -53,7 +53,7 @@ func ask(ns *os.File, proto, name string, t dnsmessage.Type) (out []string, err 
 			return err
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(4 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 		if proto == "tcp" {
 			_, err = c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...))
 		} else {
