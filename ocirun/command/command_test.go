@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -149,7 +150,16 @@ func TestLifecycle(t *testing.T) {
 	b.want(0, "uid=3 gid=4", "exec", "--user", "3:4", "c1", "id")
 	b.want(0, "/tmp", "exec", "--cwd", "/tmp", "--env", "A=b", "c1", "sh", "-c", "pwd; [ $A = b ]")
 	b.want(0, "running", "list")
+	for name, text := range map[string]string{"file": "", "broken/state.json": "{"} { // what others left there
+		name = filepath.Join(b.root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	b.want(0, "c1", "list", "-q")
+	if err := errors.Join(os.Remove(filepath.Join(b.root, "file")), os.RemoveAll(filepath.Join(b.root, "broken"))); err != nil {
+		t.Fatal(err)
+	}
 	b.want(0, "sleep 100", "ps", "c1")
 	b.want(0, "", "pause", "c1")
 	b.status("paused")

@@ -46,7 +46,8 @@ func list(_ context.Context, g *globals, args []string) error {
 	return nil
 }
 
-// views of all containers; one that vanishes meanwhile is left out.
+// views of all containers; one that vanishes meanwhile is left out, one whose
+// state cannot be read is told of.
 func (g *globals) views() ([]view, error) {
 	entries, err := os.ReadDir(g.root)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -62,12 +63,16 @@ func (g *globals) views() ([]view, error) {
 	}
 	defer rt.Close()
 	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
 		r, err := g.load(e.Name())
 		if errdefs.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			report(g, fmt.Errorf("list %s: %w", e.Name(), err))
+			continue
 		}
 		v := g.view(rt, r)
 		v.Owner = "root"
