@@ -121,7 +121,7 @@ func (r *Runtime) process(p *plan, req *CreateRequest) error {
 		if w.KeepFDs > 0 {
 			return lackf("extra descriptors together with the built-in init")
 		}
-		program, err := r.program()
+		program, err := r.reaper()
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -196,6 +197,63 @@ func TestProgramIsSealed(t *testing.T) {
 				t.Error("the program was truncated")
 			}
 		})
+	}
+}
+
+// TestReaperIsLeftAlone: root of a container changes the file of its reaper, and
+// the next container has one nevertheless.
+func TestReaperIsLeftAlone(t *testing.T) {
+	r := newRuntime(t)
+	root := busyboxRoot(t)
+	for range 2 {
+		req := sh(root, "chmod 0 /proc/1/exe 2>&1 | grep -o Read-only; touch -d 2001-01-01 /proc/1/exe 2>&1 | grep -o Read-only; stat -L -c %A /proc/1/exe")
+		req.Init = true
+		if res := mustRun(t, r, req); !strings.HasPrefix(res.out, "Read-only\nRead-only\n-rwx") {
+			t.Errorf("got %q", res.out)
+		}
+	}
+}
+
+// TestProgramModeIsSealed, too, as far as programs may execute it.
+func TestProgramModeIsSealed(t *testing.T) {
+	needsRoot(t)
+	program, err := seal("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	seals, err := unix.FcntlInt(program.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seals&unix.F_SEAL_EXEC == 0 {
+		t.Skip("this kernel does not seal modes (Linux 6.3)")
+	}
+	if err := program.Chmod(0); !errors.Is(err, unix.EPERM) {
+		t.Errorf("chmod: %v", err)
+	}
+}
+
+// TestProgramWithoutMode: a copy that nobody may execute any more is replaced.
+func TestProgramWithoutMode(t *testing.T) {
+	r := newRuntime(t)
+	r.noStandby = true
+	old, err := r.program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nobody may do anything: user, group and others.
+	const nobody = "\x02\x00\x00\x00" + "\x01\x00\x00\x00\xff\xff\xff\xff" + "\x04\x00\x00\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff"
+	if err := old.Chmod(0); err != nil {
+		if err := unix.Fsetxattr(int(old.Fd()), "system.posix_acl_access", []byte(nobody), 0); err != nil {
+			t.Skip("the mode cannot be changed: ", err)
+		}
+	}
+	if res := mustRun(t, r, sh(busyboxRoot(t), "echo ran")); res.out != "ran\n" {
+		t.Errorf("got %q", res.out)
+	}
+	if program, err := r.program(); err != nil || program == old {
+		t.Errorf("the program was not replaced: %v", err)
 	}
 }
 

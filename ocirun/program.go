@@ -68,6 +68,53 @@ func readOnlyView(name string) (f *os.File, mount int, err error) {
 	return f, mount, nil
 }
 
+// lasting is what reapers execute, which are in their containers for as long as
+// these live. Root of a container can change the mode of the file of /proc/1/exe
+// even if nobody can write it, and then no reaper would start any more; not so on
+// a read-only file system.
+func (r *Runtime) lasting(name string) (*os.File, error) {
+	program, err := r.program()
+	if err != nil {
+		return nil, err
+	}
+	f, mount, err := readOnlyView(name)
+	if err != nil {
+		r.log.Warn("no read-only view of the program, reapers execute its sealed copy", "err", err)
+		return program, nil
+	}
+	r.protecting.Go(func() { unix.Close(mount) })
+	return f, nil
+}
+
+// sealedProgram is a sealed copy of a binary. An init that executes itself at the
+// behest of a container shows it there, and root can take the right to execute it
+// from everybody: by its mode before Linux 6.3, by an access control list still.
+// Then it is replaced.
+type sealedProgram struct {
+	name string
+	mu   sync.Mutex
+	f    *os.File
+}
+
+// open returns the copy, which stays open as long as somebody has it.
+func (p *sealedProgram) open() (*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := p.name
+	if p.f != nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(p.f.Fd()), &st); err != nil || st.Mode&0o111 == 0o111 {
+			return p.f, err
+		}
+		name = fmt.Sprintf("/proc/self/fd/%d", p.f.Fd()) // its contents are what they were
+	}
+	f, err := seal(name)
+	if err == nil {
+		p.f = f
+	}
+	return f, err
+}
+
 // seal copies a binary into memory and forbids every change: whatever a
 // container does to /proc/self/exe, the next container runs this.
 func seal(name string) (*os.File, error) {
@@ -97,7 +144,11 @@ func sealedCopy(name string) (*os.File, error) {
 		return nil, err
 	}
 	const all = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, all); err != nil {
+	_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, all|unix.F_SEAL_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3, where the mode is not sealed
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, all)
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("add seals: %w", err)
 	}

@@ -92,6 +92,7 @@ func (r *Runtime) spawnRaw(b *birth, attr *syscall.ProcAttr, socket int, argv []
 		return nil, err
 	}
 	number, err := unix.FcntlInt(program.Fd(), unix.F_DUPFD_CLOEXEC, 2*maxRawFDs)
+	runtime.KeepAlive(program)
 	if err != nil {
 		unix.Close(report)
 		return nil, err

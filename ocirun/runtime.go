@@ -35,8 +35,10 @@ type Options struct {
 // Runtime creates containers. It is safe for concurrent use.
 type Runtime struct {
 	log *slog.Logger
-	// program opens what inits execute, once.
-	program    func() (*os.File, error)
+	// program opens what inits execute.
+	program func() (*os.File, error)
+	// reaper opens what stays as the first process of containers, once.
+	reaper     func() (*os.File, error)
 	protecting sync.WaitGroup // see protect
 	null       *os.File
 	cgroups    *cgroup.Host
@@ -78,10 +80,13 @@ func New(opts Options) (*Runtime, error) {
 		if opts.Creates {
 			go func() { _, _ = r.program() }() // whoever needs it learns of errors
 		}
+		r.reaper = r.program
 		return r, nil
 	}
-	r.program = sync.OnceValues(func() (*os.File, error) { return seal(name) })
-	_, err = r.program()
+	sealed := &sealedProgram{name: name}
+	r.program = sealed.open
+	r.reaper = sync.OnceValues(func() (*os.File, error) { return r.lasting(name) })
+	_, err = r.reaper()
 	if err == nil {
 		err = r.harmlessNull()
 	}
@@ -128,9 +133,14 @@ func (r *Runtime) Close() error {
 		r.protecting.Wait()
 		return err // the process ends, and what it opened for an init with it
 	}
+	r.protecting.Wait()
 	program, perr := r.program()
-	if perr != nil {
+	reaper, rerr := r.reaper()
+	if perr != nil || rerr != nil {
 		return err
+	}
+	if reaper != program {
+		err = errors.Join(err, reaper.Close())
 	}
 	return errors.Join(err, program.Close())
 }

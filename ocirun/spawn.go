@@ -151,6 +151,7 @@ func (r *Runtime) spawnHere(b *birth) (*spawned, error) {
 	pid, err := syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(number), argv, attr)
 	done()
 	runtime.KeepAlive(b)
+	runtime.KeepAlive(program)
 	if err != nil {
 		unix.Close(pair[0])
 		return nil, spawnError(b, err)
