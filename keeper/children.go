@@ -12,6 +12,9 @@ import (
 	"github.com/wherry-engine/wherry/keeper/fdstore"
 )
 
+// supervisor is the role of the helper that the exec root has a lock for.
+const supervisor = "supervisor"
+
 // role is one of the helpers that the keeper runs; keeper.mu guards it.
 type role struct {
 	name    string
@@ -25,6 +28,14 @@ type role struct {
 	program string
 	// retired are pids of helpers that end their connections and serve nothing new.
 	retired map[int]bool
+}
+
+// retire remembers that a child is on its way out. Called with k.mu held.
+func (r *role) retire(pid int) {
+	if r.retired == nil {
+		r.retired = map[int]bool{}
+	}
+	r.retired[pid] = true
 }
 
 const (
@@ -45,7 +56,7 @@ func (k *keeper) start(r *role) {
 	k.boundLog()
 	argv := []string{os.Args[0], r.name, "--exec-root", k.execRoot, "--data-root", k.dataRoot}
 	files := []*os.File{nil, os.Stdout, os.Stderr}
-	if r.name == "supervisor" && k.ready != nil {
+	if r.name == supervisor && k.ready != nil {
 		argv = append(argv, "--ready-fd", "3")
 		files = append(files, k.ready)
 	}
@@ -67,7 +78,7 @@ func (k *keeper) start(r *role) {
 		k.later(r)
 		return
 	}
-	if r.name == "supervisor" && k.ready != nil {
+	if r.name == supervisor && k.ready != nil {
 		_ = k.ready.Close()
 		k.ready = nil
 	}
@@ -157,7 +168,7 @@ func (k *keeper) ended(e exits.Exit) {
 	if err := k.exits.Add(e); err != nil {
 		k.log.Error("cannot record an exit", "pid", e.Pid, "err", err)
 	}
-	if c := k.roles["supervisor"].conn; c != nil {
+	if c := k.roles[supervisor].conn; c != nil {
 		c.send(fdstore.Message{Op: "exit", Exit: &e})
 	}
 }

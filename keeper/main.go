@@ -172,7 +172,7 @@ func (k *keeper) serve() error {
 		return err
 	}
 	k.mu.Lock()
-	for _, name := range []string{"supervisor", "net"} {
+	for _, name := range []string{supervisor, "net"} {
 		k.roles[name] = &role{name: name, sets: map[string]fdstore.Set{}}
 	}
 	k.adopt()

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/keeper/exits"
 	"github.com/wherry-engine/wherry/keeper/fdstore"
 )
 
@@ -132,7 +133,63 @@ func (k *keeper) greet(c *conn, rd *fdstore.Reader) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r.conn, c.role = c, r
+	if r.name == supervisor {
+		k.recognise(r, c.c)
+	}
 	return true
+}
+
+// recognise makes the supervisor that connects the one that is watched, and told to
+// end. There is but one, which has the lock of the exec root: if it is not the one
+// started last, a keeper was killed before it had written down whom it started, and
+// the other one would wait for the lock for ever. Called with k.mu held.
+func (k *keeper) recognise(r *role, c *net.UnixConn) {
+	pid := peer(c)
+	if pid <= 0 || pid == r.pid {
+		return
+	}
+	start, err := exits.StartTime(pid)
+	if err != nil {
+		return
+	}
+	pidfd, same := exits.Open(pid, start)
+	if !same {
+		return
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0); n != 0 || err != nil {
+		_ = unix.Close(pidfd) // it has been killed meanwhile
+		return
+	}
+	k.log.Warn("a supervisor that nobody wrote down is taken over", "pid", pid, "another", r.pid)
+	if r.pid > 0 {
+		_ = unix.Kill(r.pid, unix.SIGKILL)
+		if !r.adopted {
+			r.retire(r.pid)
+		}
+	}
+	r.pid, r.started, r.since, r.adopted = pid, start, time.Now(), true
+	go k.watch(r, pidfd, pid)
+	k.save()
+	if k.stopping {
+		_ = unix.Kill(pid, unix.SIGTERM)
+	}
+}
+
+// peer is the process that connected, 0 if that is not known.
+func peer(c *net.UnixConn) (pid int) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	err = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 func (k *keeper) obey(r *role, c *conn, m fdstore.Message) {

@@ -134,10 +134,7 @@ func (k *keeper) upgradeNet(program string) successor.Outcome {
 	defer k.mu.Unlock()
 	if r.pid == pid {
 		if !adopted {
-			if r.retired == nil {
-				r.retired = map[int]bool{}
-			}
-			r.retired[pid] = true
+			r.retire(pid)
 		}
 		r.pid, r.program = 0, program
 		k.start(r)
@@ -307,7 +304,7 @@ func (k *keeper) resume(fd int) error {
 		}
 	}
 	k.mu.Lock()
-	c := k.roles["supervisor"].conn
+	c := k.roles[supervisor].conn
 	k.mu.Unlock()
 	if c != nil {
 		k.answer(c, st.Answer)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -280,6 +281,68 @@ func TestBothKilledInAnyOrder(t *testing.T) {
 	if st, err := b.client.Stop(b.ctx, req.ID, 15, 100*time.Millisecond); err != nil || st.State != task.Exited {
 		t.Errorf("stop: %+v, %v", st, err)
 	}
+}
+
+// TestUnknownSupervisor: a keeper was killed before it had written down which
+// supervisor it had started, and the next one starts another.
+func TestUnknownSupervisor(t *testing.T) {
+	b := newBox(t)
+	req := b.request("sleep 1000")
+	b.start(req, task.StartFiles{})
+	stopped(t, b.inv.KeeperPid)
+	stray := exec.Command(b.opts.Runtime, "supervisor", "--exec-root", b.opts.ExecRoot, "--data-root", b.opts.DataRoot)
+	if err := stray.Start(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_ = stray.Wait()
+	}()
+	waitFor(t, "the stray supervisor to wait for the lock", func() bool {
+		locks, err := os.ReadFile("/proc/locks")
+		return err == nil && strings.Contains(string(locks), fmt.Sprintf(" %d ", stray.Process.Pid))
+	})
+	kill(t, b.inv.SupervisorPid)
+	_ = unix.Kill(b.inv.KeeperPid, unix.SIGCONT)
+	waitFor(t, "the stray supervisor to serve", func() bool {
+		b.reconnect()
+		return b.inv.SupervisorPid == stray.Process.Pid
+	})
+	if st, err := b.client.Status(b.ctx, req.ID); err != nil || st.State != task.Running {
+		t.Errorf("its task: %+v, %v", st, err)
+	}
+	b.shutdown()
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Error("the stray supervisor goes on after the end of the helpers")
+		_ = stray.Process.Kill()
+	}
+}
+
+// TestKeeperKilledAtTheEnd kills the keeper before it ends the supervisor, as it was
+// told to.
+func TestKeeperKilledAtTheEnd(t *testing.T) {
+	b := newBox(t)
+	sup, err := unix.PidfdOpen(b.inv.SupervisorPid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(sup)
+	stopped(t, b.inv.KeeperPid)
+	told := make(chan error, 1)
+	go func() { told <- b.client.Shutdown(b.ctx) }()
+	time.Sleep(100 * time.Millisecond) // if it is told later, another keeper is
+	kill(t, b.inv.KeeperPid)
+	if err := <-told; err != nil {
+		t.Error(err)
+	}
+	p := []unix.PollFd{{Fd: int32(sup), Events: unix.POLLIN}}
+	if n, err := unix.Poll(p, int(patience/time.Millisecond)); n != 1 || err != nil {
+		t.Errorf("the supervisor goes on: %v", err)
+	}
+	b.connect() // for the end of the test
 }
 
 // TestKilledAtRandom kills helpers under load and finds everything done and

@@ -199,7 +199,25 @@ func (b *box) shutdown() {
 	for _, d := range left {
 		b.t.Errorf("left in the exec root: %s", d.Name())
 	}
+	for helpers := b.helpers(); len(helpers) > 0; helpers = b.helpers() {
+		if ctx.Err() != nil {
+			b.t.Errorf("helpers are left: %q", helpers)
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 	b.removeCgroups()
+}
+
+// helpers lists the command lines of processes of the exec root.
+func (b *box) helpers() (lines []string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		if line, err := os.ReadFile(f); err == nil && bytes.Contains(line, []byte(b.opts.ExecRoot+"\x00")) {
+			lines = append(lines, strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return lines
 }
 
 // removeCgroups removes the parents of the containers' cgroups, which must be empty.

@@ -22,6 +22,10 @@ type keeperLink struct {
 	s      *Supervisor
 	exited *exitTable
 
+	// ended is called when the keeper that was told to end everything is gone: it
+	// may have been killed before it told us.
+	ended func()
+
 	mu   sync.Mutex
 	c    *fdstore.Client
 	end  bool     // the keeper's death is expected
@@ -55,7 +59,10 @@ func (k *keeperLink) use(ctx context.Context, c *fdstore.Client) {
 		k.mu.Lock()
 		end := k.end
 		k.mu.Unlock()
-		if !end && ctx.Err() == nil {
+		switch {
+		case end:
+			k.ended()
+		case ctx.Err() == nil:
 			k.replace(ctx)
 		}
 	}()

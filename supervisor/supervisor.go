@@ -86,6 +86,8 @@ func newSupervisor(o options) (*Supervisor, error) {
 
 // run serves until the context ends.
 func (s *Supervisor) run(ctx context.Context, ready func()) error {
+	ctx, s.keep.ended = context.WithCancel(ctx)
+	defer s.keep.ended()
 	go func() {
 		if err := s.poll.run(); err != nil {
 			s.log.Error("poller", "err", err)
