@@ -4,6 +4,9 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -145,7 +148,7 @@ func (k *keeper) greet(c *conn, rd *fdstore.Reader) bool {
 // the other one would wait for the lock for ever. Called with k.mu held.
 func (k *keeper) recognise(r *role, c *net.UnixConn) {
 	pid := peer(c)
-	if pid <= 0 || pid == r.pid {
+	if pid <= 0 || pid == r.pid || !k.hasRoot(pid) {
 		return
 	}
 	start, err := exits.StartTime(pid)
@@ -173,6 +176,27 @@ func (k *keeper) recognise(r *role, c *net.UnixConn) {
 	if k.stopping {
 		_ = unix.Kill(pid, unix.SIGTERM)
 	}
+}
+
+// hasRoot tells whether a process has the lock of the exec root (proc_locks(5)).
+func (k *keeper) hasRoot(pid int) bool {
+	var st unix.Stat_t
+	if unix.Stat(filepath.Join(k.execRoot, fdstore.SupervisorLock), &st) != nil {
+		return false
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return false
+	}
+	holder, inode := strconv.Itoa(pid), ":"+strconv.FormatUint(st.Ino, 10)
+	for line := range strings.Lines(string(locks)) {
+		// A number, kind, type and access, the process, the device with the inode; an arrow comes before those who wait.
+		f := strings.Fields(line)
+		if len(f) > 5 && f[1] == "FLOCK" && f[4] == holder && strings.HasSuffix(f[5], inode) {
+			return true
+		}
+	}
+	return false
 }
 
 // peer is the process that connected, 0 if that is not known.

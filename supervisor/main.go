@@ -17,6 +17,7 @@ import (
 
 	"github.com/wherry-engine/wherry/internal/timerslack"
 	"github.com/wherry-engine/wherry/keeper"
+	"github.com/wherry-engine/wherry/keeper/fdstore"
 	"github.com/wherry-engine/wherry/keeper/successor"
 	"github.com/wherry-engine/wherry/ocirun"
 )
@@ -83,7 +84,7 @@ func report(fd int) {
 
 // lockRoot waits until a dying predecessor is gone.
 func lockRoot(execRoot string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(execRoot, "supervisor.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(execRoot, fdstore.SupervisorLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}

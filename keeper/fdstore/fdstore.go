@@ -31,6 +31,8 @@ const (
 	Version = 1
 	// Socket is the keeper's socket below the exec root.
 	Socket = "keeper.sock"
+	// SupervisorLock is the file there that the one supervisor has locked (flock(2)).
+	SupervisorLock = "supervisor.lock"
 	// MaxFiles bounds the descriptors of a set.
 	MaxFiles = 64
 	// MaxMeta bounds the description of a set (bytes).
