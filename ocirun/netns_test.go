@@ -121,7 +121,7 @@ func TestLimitsInUserNamespace(t *testing.T) {
 func TestMountsStayInside(t *testing.T) {
 	r := newRuntime(t)
 	dir := t.TempDir()
-	if err := unix.Mount("shared", dir, "tmpfs", 0, ""); err != nil {
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)

@@ -68,22 +68,19 @@ func readOnlyView(name string) (f *os.File, mount int, err error) {
 	return f, mount, nil
 }
 
-// lasting is what reapers execute, which are in their containers for as long as
+// lasting opens what reapers execute, which are in their containers for as long as
 // these live. Root of a container can change the mode of the file of /proc/1/exe
 // even if nobody can write it, and then no reaper would start any more; not so on
-// a read-only file system.
-func (r *Runtime) lasting(name string) (*os.File, error) {
-	program, err := r.program()
-	if err != nil {
-		return nil, err
-	}
+// a read-only file system. Without one (before Linux 6.5) it is nil, and they
+// execute the sealed copy, which is replaced.
+func (r *Runtime) lasting(name string) *os.File {
 	f, mount, err := readOnlyView(name)
 	if err != nil {
-		r.log.Warn("no read-only view of the program, reapers execute its sealed copy", "err", err)
-		return program, nil
+		r.log.Debug("no read-only view of the program, reapers execute its sealed copy", "err", err)
+		return nil
 	}
 	r.protecting.Go(func() { unix.Close(mount) })
-	return f, nil
+	return f
 }
 
 // sealedProgram is a sealed copy of a binary. An init that executes itself at the

@@ -37,7 +37,7 @@ type Runtime struct {
 	log *slog.Logger
 	// program opens what inits execute.
 	program func() (*os.File, error)
-	// reaper opens what stays as the first process of containers, once.
+	// reaper opens what stays as the first process of containers.
 	reaper     func() (*os.File, error)
 	protecting sync.WaitGroup // see protect
 	null       *os.File
@@ -85,9 +85,11 @@ func New(opts Options) (*Runtime, error) {
 	}
 	sealed := &sealedProgram{name: name}
 	r.program = sealed.open
-	r.reaper = sync.OnceValues(func() (*os.File, error) { return r.lasting(name) })
-	_, err = r.reaper()
-	if err == nil {
+	r.reaper = r.program
+	if view := r.lasting(name); view != nil {
+		r.reaper = func() (*os.File, error) { return view, nil }
+	}
+	if _, err = r.program(); err == nil {
 		err = r.harmlessNull()
 	}
 	if err != nil {
