@@ -147,7 +147,7 @@ func (k *keeper) greet(c *conn, rd *fdstore.Reader) bool {
 // started last, a keeper was killed before it had written down whom it started, and
 // the other one would wait for the lock for ever. Called with k.mu held.
 func (k *keeper) recognise(r *role, c *net.UnixConn) {
-	pid := peer(c)
+	pid := fdstore.PeerPid(c)
 	if pid <= 0 || pid == r.pid || !k.hasRoot(pid) {
 		return
 	}
@@ -197,23 +197,6 @@ func (k *keeper) hasRoot(pid int) bool {
 		}
 	}
 	return false
-}
-
-// peer is the process that connected, 0 if that is not known.
-func peer(c *net.UnixConn) (pid int) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	err = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid)
-		}
-	})
-	if err != nil {
-		return 0
-	}
-	return pid
 }
 
 func (k *keeper) obey(r *role, c *conn, m fdstore.Message) {

@@ -262,8 +262,11 @@ func closeAll(fds []int) {
 }
 
 // KeeperPid returns the keeper's process id, 0 if unknown.
-func (c *Client) KeeperPid() int {
-	raw, err := c.c.SyscallConn()
+func (c *Client) KeeperPid() int { return PeerPid(c.c) }
+
+// PeerPid returns the id of the process at the other end of a connection, 0 if unknown.
+func PeerPid(c *net.UnixConn) int {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0
 	}
