@@ -32,10 +32,6 @@ func delegated(req *CreateRequest, p *plan) (uid int, ok bool) {
 	if len(mappings) == 0 {
 		return int(inside), true
 	}
-	for _, m := range mappings {
-		if inside >= m.ContainerID && inside-m.ContainerID < m.Size {
-			return int(m.HostID + inside - m.ContainerID), true
-		}
-	}
-	return 0, false
+	host, ok := hostOf(mappings, inside)
+	return int(host), ok
 }

@@ -272,10 +272,13 @@ func setAffinity(mask []byte) error {
 }
 
 // rootOf is what 0 is mapped to, if it is.
-func rootOf(m []specs.LinuxIDMapping) (host uint32, mapped bool) {
+func rootOf(m []specs.LinuxIDMapping) (host uint32, mapped bool) { return hostOf(m, 0) }
+
+// hostOf is what an id of a user namespace is mapped to, if it is.
+func hostOf(m []specs.LinuxIDMapping, id uint32) (host uint32, mapped bool) {
 	for _, e := range m {
-		if e.ContainerID == 0 && e.Size > 0 {
-			return e.HostID, true
+		if id >= e.ContainerID && id-e.ContainerID < e.Size {
+			return e.HostID + id - e.ContainerID, true
 		}
 	}
 	return 0, false
