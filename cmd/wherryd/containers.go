@@ -93,13 +93,15 @@ func (e *engine) shutdownAgain(ctx context.Context, opts remote.Options) error {
 	return c.Shutdown(ctx)
 }
 
-func (e *engine) wireContainers(ctx context.Context) error {
+// wireIDs comes first: without the users asked for there is nothing to set up.
+func (e *engine) wireIDs(context.Context) (err error) {
 	if remap := e.cfg.Load().Containers.UsernsRemap; remap != "" {
-		var err error
-		if e.ids, err = (subid.Files{}).Resolve(remap); err != nil {
-			return err
-		}
+		e.ids, err = (subid.Files{}).Resolve(remap)
 	}
+	return err
+}
+
+func (e *engine) wireContainers(ctx context.Context) error {
 	d, err := e.containerDefaults(e.cfg.Load())
 	if err != nil {
 		return err

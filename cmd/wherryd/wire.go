@@ -85,7 +85,7 @@ func wire(ctx context.Context, args []string, cfg *config.Config, level *slog.Le
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		e.wireState, e.wireImages, e.wireVolumes, e.wireNetworks, e.wireTasks, e.wireContainers, e.wireBuilder,
+		e.wireIDs, e.wireState, e.wireImages, e.wireVolumes, e.wireNetworks, e.wireTasks, e.wireContainers, e.wireBuilder,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
