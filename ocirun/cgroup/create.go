@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -71,16 +72,17 @@ func (h *Host) create(hi *Hierarchy, path string) error {
 	}
 	switch {
 	case hi.Has("cpuset"):
-		return inheritCpuset(dir)
+		return inheritCpuset(hi.Mount, dir)
 	case h.V2:
-		return enableControllers(filepath.Dir(dir))
+		return enableControllers(hi.Mount, filepath.Dir(dir))
 	}
 	return nil
 }
 
 // inheritCpuset gives a new v1 cpuset its parent's processors and memory
 // nodes: without them no process can enter. Children of it copy by themselves.
-func inheritCpuset(dir string) error {
+// A parent that has none is another's, who is about to do the same for it.
+func inheritCpuset(mount, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
 		own, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -89,7 +91,14 @@ func inheritCpuset(dir string) error {
 		if strings.TrimSpace(string(own)) != "" {
 			continue
 		}
-		value, err := os.ReadFile(filepath.Join(filepath.Dir(dir), name))
+		parent := filepath.Dir(dir)
+		value, err := os.ReadFile(filepath.Join(parent, name))
+		if err == nil && strings.TrimSpace(string(value)) == "" && parent != mount {
+			if err := inheritCpuset(mount, parent); err != nil {
+				return err
+			}
+			value, err = os.ReadFile(filepath.Join(parent, name))
+		}
 		if err != nil {
 			return err
 		}
@@ -101,11 +110,26 @@ func inheritCpuset(dir string) error {
 	return nil
 }
 
-// enableControllers hands all controllers that parent has to its children.
-func enableControllers(parent string) error {
+// enableControllers hands all controllers that parent has to its children. One
+// that lacks some may be another's, who is about to get them for it.
+func enableControllers(mount, parent string) error {
 	have, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
 	if err != nil {
 		return err
+	}
+	if parent != mount {
+		all, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(have, all) {
+			if err := enableControllers(mount, filepath.Dir(parent)); err != nil {
+				return err
+			}
+			if have, err = os.ReadFile(filepath.Join(parent, "cgroup.controllers")); err != nil {
+				return err
+			}
+		}
 	}
 	given, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
 	if err != nil {
