@@ -165,6 +165,8 @@ func (c *conn) answer(ctx context.Context, f *wire.Frame) {
 	}
 	if f.Op == wire.OpUpgrade && c.successor != "" {
 		c.s.become(c.successor)
+		c.successor = ""
+		_ = c.w.Close() // the daemon waits for it
 	}
 	if f.Op == wire.OpShutdown && h.Kind == wire.Reply {
 		c.s.endHelpers()

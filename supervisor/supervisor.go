@@ -129,10 +129,25 @@ func (s *Supervisor) listen() (*net.UnixListener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
+	_ = os.Remove(path + ".hidden") // that of the program before
 	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, path)); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// hide takes the socket away, and show brings it back. Who connected to a
+// program that is about to be replaced would be cut off: the kernel closes our
+// descriptors one by one, the listener perhaps after the connection whose end
+// the daemon waits for.
+func (s *Supervisor) hide() error {
+	path := filepath.Join(s.execRoot, Socket)
+	return os.Rename(path, path+".hidden")
+}
+
+func (s *Supervisor) show() error {
+	path := filepath.Join(s.execRoot, Socket)
+	return os.Rename(path+".hidden", path)
 }
 
 // get returns a task.

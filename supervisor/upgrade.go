@@ -62,6 +62,11 @@ func (s *Supervisor) prepareUpgrade(ctx context.Context, c *conn, program string
 		o.Refused = err.Error()
 		return o
 	}
+	if err := s.hide(); err != nil {
+		s.goOn()
+		o.Refused = err.Error()
+		return o
+	}
 	c.successor = program
 	o.Replaced = true
 	return o
@@ -129,7 +134,7 @@ func (s *Supervisor) goOn() {
 // become executes the program. It returns if that fails, and all goes on.
 func (s *Supervisor) become(program string) {
 	err := successor.Become(program, role, []string{"--exec-root", s.execRoot, "--data-root", s.dataRoot}, nil)
-	s.log.Error("cannot become another build", "program", program, "err", err)
+	s.log.Error("cannot become another build", "program", program, "err", errors.Join(err, s.show()))
 	s.goOn()
 }
 

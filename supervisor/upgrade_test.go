@@ -237,9 +237,13 @@ func TestUpgradeRefused(t *testing.T) {
 	if err := os.WriteFile(text, []byte("agrees to nothing"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	gone := filepath.Join(t.TempDir(), "gone") // once the supervisor has let go of everything
+	if err := os.WriteFile(gone, []byte("#!/bin/sh\n[ $1 = supervisor ] && rm $0\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, program := range []string{
 		otherBuild(t, "9.0.0", map[string]func(string) string{"supervisor/upgrade.go": strict, "keeper/upgrade.go": strict}),
-		text, filepath.Join(t.TempDir(), "missing"),
+		text, gone, filepath.Join(t.TempDir(), "missing"),
 	} {
 		b.upgrade(program)
 		if b.inv.SupervisorPid != helpers.SupervisorPid || b.inv.KeeperPid != helpers.KeeperPid {
@@ -265,20 +269,48 @@ func TestUpgradeRefused(t *testing.T) {
 	}
 }
 
+// builds are two that differ in name only: the program with something behind it
+// is another one.
+func (b *box) builds() (builds [2]string) {
+	b.t.Helper()
+	original, err := os.ReadFile(b.opts.Runtime)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for i := range builds {
+		builds[i] = filepath.Join(b.t.TempDir(), "wherry-runtime")
+		if err := os.WriteFile(builds[i], append(original, byte(i)), 0o755); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return builds
+}
+
+// TestUpgradedAnswers: the connection that an upgrade ends with is to the
+// program that goes on, not to one that is about to be replaced.
+func TestUpgradedAnswers(t *testing.T) {
+	b := newBox(t)
+	builds := b.builds()
+	c := b.client
+	for round := range 40 {
+		opts := b.opts
+		opts.Runtime = builds[round%2]
+		var err error
+		if c, err = c.Upgrade(b.ctx, opts); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		if _, err := c.Hello(b.ctx); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+	_ = c.Close()
+	b.connect()
+}
+
 // TestUpgradesUnderLoad: whatever is under way, nothing of it is lost.
 func TestUpgradesUnderLoad(t *testing.T) {
 	b := newBox(t)
-	var builds [2]string
-	original, err := os.ReadFile(b.opts.Runtime)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range builds { // the same program with something behind it is another one
-		builds[i] = filepath.Join(t.TempDir(), "wherry-runtime")
-		if err := os.WriteFile(builds[i], append(original, byte(i)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	builds := b.builds()
 	rounds := 12
 	if testing.Short() {
 		rounds = 4

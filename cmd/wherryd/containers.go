@@ -30,6 +30,10 @@ import (
 // shutdownLimit is how long a shutdown waits for the helpers to end.
 const shutdownLimit = 10 * time.Second
 
+// upgradeTries bounds how often helpers are asked to become another build that
+// were gone before they answered.
+const upgradeTries = 3
+
 func (e *engine) wireTasks(context.Context) error {
 	cfg := e.cfg.Load()
 	opts := remote.Options{
@@ -37,14 +41,18 @@ func (e *engine) wireTasks(context.Context) error {
 		Scope: scope.Mover("wherry-helpers"),
 	}
 	e.tasks = helpers.New(func(ctx context.Context) (helpers.Client, error) {
-		c, err := remote.Ensure(ctx, opts)
-		if err == nil {
-			c, err = c.Upgrade(ctx, opts)
+		for try := 1; ; try++ {
+			c, err := remote.Ensure(ctx, opts)
+			if err != nil {
+				return nil, err
+			}
+			if c, err = c.Upgrade(ctx, opts); err == nil {
+				return c, nil
+			}
+			if try == upgradeTries || !errdefs.IsUnavailable(err) {
+				return nil, err
+			}
 		}
-		if err != nil {
-			return nil, err
-		}
-		return c, nil
 	})
 	e.onClose(func(context.Context) error { return e.tasks.Close() })
 	e.onClose(func(ctx context.Context) error { return e.endHelpers(ctx, opts) })

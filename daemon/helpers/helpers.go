@@ -26,6 +26,10 @@ type Client interface {
 // patience is how long a call waits for a connection.
 const patience = 5 * time.Second
 
+// helloTries bounds how often a supervisor is greeted that dies of it, or that
+// died just after it was connected to.
+const helloTries = 3
+
 // Connection implements task.Service over whatever connection there is. Hello
 // makes one; the engine calls it at the start and whenever events end.
 type Connection struct {
@@ -50,13 +54,19 @@ func New(ensure func(context.Context) (Client, error)) *Connection {
 func (c *Connection) Hello(ctx context.Context) (task.Inventory, error) {
 	c.hello.Lock()
 	defer c.hello.Unlock()
-	cl, err := c.connect(ctx)
-	if err != nil {
-		return task.Inventory{}, err
-	}
-	inv, err := cl.Hello(ctx)
-	if err != nil {
-		return inv, err
+	var cl Client
+	var inv task.Inventory
+	for try := 1; ; try++ {
+		var err error
+		if cl, err = c.connect(ctx); err != nil {
+			return inv, err
+		}
+		if inv, err = cl.Hello(ctx); err == nil {
+			break
+		}
+		if try == helloTries || !errdefs.IsUnavailable(err) || !ends(cl) {
+			return inv, err
+		}
 	}
 	inv.Lost = cl.Lost()
 	c.mu.Lock()
@@ -107,6 +117,19 @@ func isLost(cl Client) bool {
 	case <-cl.Lost():
 		return true
 	default:
+		return false
+	}
+}
+
+// ends tells whether a connection that failed is lost, which is noticed by
+// whoever reads from it.
+func ends(cl Client) bool {
+	late := time.NewTimer(time.Second)
+	defer late.Stop()
+	select {
+	case <-cl.Lost():
+		return true
+	case <-late.C:
 		return false
 	}
 }

@@ -16,9 +16,10 @@ type fake struct {
 	task.Service
 	lost   chan struct{}
 	paused int
+	refuse error // of Hello
 }
 
-func (f *fake) Hello(context.Context) (task.Inventory, error) { return task.Inventory{}, nil }
+func (f *fake) Hello(context.Context) (task.Inventory, error) { return task.Inventory{}, f.refuse }
 func (f *fake) Pause(context.Context, string) error           { f.paused++; return nil }
 func (f *fake) Lost() <-chan struct{}                         { return f.lost }
 func (f *fake) Close() error                                  { return nil }
@@ -71,4 +72,33 @@ func TestShutdownWithoutConnection(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 	})
+}
+
+func TestHelloToOneThatDies(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		dying, want int
+		refuse      error
+		ok          bool
+	}{
+		{"once", 1, 2, errdefs.ErrUnavailable, true},
+		{"always", 100, helloTries, errdefs.ErrUnavailable, false},
+		{"another error", 1, 1, errdefs.ErrInternal, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			made := 0
+			conn := New(func(context.Context) (Client, error) {
+				made++
+				f := &fake{lost: make(chan struct{})}
+				if made <= c.dying {
+					f.refuse = c.refuse
+					close(f.lost)
+				}
+				return f, nil
+			})
+			if _, err := conn.Hello(t.Context()); (err == nil) != c.ok || made != c.want {
+				t.Errorf("%d connections, %v", made, err)
+			}
+		})
+	}
 }
