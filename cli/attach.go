@@ -55,7 +55,6 @@ func (t *attacher) run(ctx context.Context, args []string) error {
 	defer cancel()
 	if t.sigProxy && !s.tty {
 		defer t.a.proxySignals(ctx, cl, c.ID)()
-		t.a.signals.watchAll()
 	}
 	wait, err := attachAndWait(ctx, cl, s, c.ID, container.WaitConditionNotRunning)
 	if err != nil {

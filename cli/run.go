@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"syscall"
 
@@ -56,7 +55,7 @@ func (r *runner) run(ctx context.Context, args []string) error {
 			return
 		}
 		if r.sigProxy {
-			r.a.signals.watch()
+			r.a.signals.watchAll()
 		}
 		cl.Ahead(ctx, 2) // wait, attach and start are under way at once
 	})
@@ -123,7 +122,7 @@ func (r *runner) foreground(ctx context.Context, cl *client.Client, id string, r
 	if err != nil {
 		return r.a.runError("run", err)
 	}
-	if err := r.a.startAttached(ctx, cl, id, r.sigProxy); err != nil {
+	if err := cl.Post(ctx, containerPath(id, "start"), nil, nil, nil); err != nil {
 		_ = s.stream.Close()
 		var refused *client.Error
 		if r.rm && errors.As(err, &refused) { // not so if the daemon died: it may never remove it
@@ -132,16 +131,6 @@ func (r *runner) foreground(ctx context.Context, cl *client.Client, id string, r
 		return r.a.runError("run", err)
 	}
 	return r.finish(ctx, cl, s, wait, id)
-}
-
-// startAttached starts a container whose session is open. With proxy all signals
-// are caught when its process runs.
-func (a *app) startAttached(ctx context.Context, cl *client.Client, id string, proxy bool) error {
-	req := client.Request{Method: http.MethodPost, Path: containerPath(id, "start")}
-	if proxy {
-		req.Meanwhile = a.signals.watchAll
-	}
-	return cl.Call(ctx, req, nil)
 }
 
 func (r *runner) finish(ctx context.Context, cl *client.Client, s *session, wait *waiting, id string) error {

@@ -6,6 +6,8 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+
+	"github.com/wherry-engine/wherry/internal/caught"
 )
 
 // signalError is the cause of a context that a signal cancelled.
@@ -33,13 +35,21 @@ func (s *signals) watch() {
 		return
 	}
 	s.ch = make(chan os.Signal, 64)
-	signal.Notify(s.ch, syscall.SIGINT, syscall.SIGTERM)
+	s.catch(syscall.SIGINT, syscall.SIGTERM)
 	go s.loop() // for the rest of the program
 }
 
-// watchAll starts delivery of all signals that a session forwards. Each that is
-// caught costs two switches of threads, so that is best done while the daemon is
-// at work.
+// catch sends signals to the channel. Called with mu held.
+func (s *signals) catch(list ...syscall.Signal) {
+	if caught.Notify(s.ch, list...) == nil {
+		return
+	}
+	for _, n := range list {
+		signal.Notify(s.ch, n)
+	}
+}
+
+// watchAll starts delivery of all signals that a session forwards.
 func (s *signals) watchAll() {
 	s.watch()
 	s.mu.Lock()
@@ -48,7 +58,7 @@ func (s *signals) watchAll() {
 		return
 	}
 	s.all = true
-	signal.Notify(s.ch, forwarded()...)
+	s.catch(forwarded()...)
 }
 
 func (s *signals) loop() {
@@ -75,13 +85,13 @@ func (s *signals) loop() {
 	}
 }
 
-// take sends the signals that are caught to f from now on; watchAll adds the
-// rest. The returned function gives them back.
+// take sends all signals that a session forwards to f from now on. The returned
+// function gives them back.
 func (s *signals) take(f func(syscall.Signal)) (release func()) {
 	s.mu.Lock()
 	s.forward = f
 	s.mu.Unlock()
-	s.watch()
+	s.watchAll()
 	return func() {
 		s.mu.Lock()
 		s.forward = nil
@@ -92,8 +102,8 @@ func (s *signals) take(f func(syscall.Signal)) (release func()) {
 // forwarded lists the signals that are passed on beside INT and TERM:
 // all but SIGCHLD, SIGURG (the Go scheduler's), SIGPIPE, SIGWINCH, terminal
 // stops, and those that cannot be caught.
-func forwarded() []os.Signal {
-	return []os.Signal{
+func forwarded() []syscall.Signal {
+	return []syscall.Signal{
 		syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
 		syscall.SIGCONT, syscall.SIGALRM, syscall.SIGABRT, syscall.SIGIO,
 		syscall.SIGPROF, syscall.SIGPWR, syscall.SIGSYS, syscall.SIGTRAP,

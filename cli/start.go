@@ -95,7 +95,7 @@ func (s *starter) startAttached(ctx context.Context, cl *client.Client, name str
 	if err != nil {
 		return err
 	}
-	if err := s.a.startAttached(ctx, cl, c.ID, !sess.tty); err != nil {
+	if err := cl.Post(ctx, containerPath(c.ID, "start"), nil, nil, nil); err != nil {
 		_ = sess.stream.Close()
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-engine/wherry/internal/testenv"
 )
 
@@ -102,18 +104,27 @@ func TestSignalProxy(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		n := name(t)
-		cmd := cli.Command(ctx, "run", "--rm", "--name", n, image, "sh", "-c", "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.1; done")
+		cmd := cli.Command(ctx, "run", "--rm", "--name", n, image, "sh", "-c",
+			"for s in HUP INT QUIT USR1 USR2 PWR VTALRM; do trap \"echo $s\" $s; done; trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.1; done")
 		var out safeBuffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		testenv.Eventually(t, "the container is ready", func() bool { return strings.Contains(out.String(), "ready") })
+		all := "ready\n"
+		for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPWR, syscall.SIGVTALRM} {
+			all += strings.TrimPrefix(unix.SignalName(sig), "SIG") + "\n"
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			testenv.Eventually(t, "output ends with "+all, func() bool { return out.String() == all })
+		}
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait()
-		equal(t, "output", out.String(), "ready\ncaught\n")
+		equal(t, "output", out.String(), all+"caught\n")
 		if code := cmd.ProcessState.ExitCode(); code != 3 {
 			t.Errorf("exit code %d, want 3", code)
 		}
