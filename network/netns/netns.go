@@ -3,7 +3,6 @@
 package netns
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -69,12 +68,13 @@ func Sysctl(key, value string) error {
 	if path == "" {
 		return fmt.Errorf("sysctl %s is not of the network: %w", key, os.ErrInvalid)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	// Not by package os, which would offer the file to Go's poller and wake it.
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("sysctl %s: %w", key, err)
 	}
-	_, err = f.WriteString(value)
-	if err := errors.Join(err, f.Close()); err != nil {
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
 		return fmt.Errorf("sysctl %s=%s: %w", key, value, err)
 	}
 	return nil

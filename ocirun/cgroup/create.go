@@ -84,7 +84,7 @@ func (h *Host) create(hi *Hierarchy, path string) error {
 // A parent that has none is another's, who is about to do the same for it.
 func inheritCpuset(mount, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
-		own, err := os.ReadFile(filepath.Join(dir, name))
+		own, err := readShort(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
@@ -209,19 +209,41 @@ func (h *Host) OpenUnified(path string) (int, error) {
 
 // write sets one file of a cgroup in one system call.
 func write(dir, name, value string) error {
-	fd, err := unix.Open(filepath.Join(dir, name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: filepath.Join(dir, name), Err: err}
+	w := writer{dir: dir}
+	defer w.close()
+	return w.write(name, value)
+}
+
+// writer sets files of a cgroup, one system call for each value. A file stays
+// open until another one is written.
+type writer struct {
+	dir, name string
+	fd        int
+}
+
+func (w *writer) write(name, value string) error {
+	if name != w.name {
+		w.close()
+		fd, err := unix.Open(filepath.Join(w.dir, name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: filepath.Join(w.dir, name), Err: err}
+		}
+		w.name, w.fd = name, fd
 	}
-	defer unix.Close(fd)
 	for {
-		_, err = unix.Write(fd, []byte(value))
-		if !errors.Is(err, unix.EINTR) {
-			break
+		_, err := unix.Write(w.fd, []byte(value))
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("write %q to %s: %w", value, filepath.Join(w.dir, name), err)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("write %q to %s: %w", value, filepath.Join(dir, name), err)
+}
+
+func (w *writer) close() {
+	if w.name != "" {
+		_ = unix.Close(w.fd)
+		w.name = ""
 	}
-	return nil
 }

@@ -31,6 +31,8 @@ func ruleType(r *specs.LinuxDeviceCgroup) (string, error) {
 
 // setDevicesV1 writes the rules in order: the kernel keeps the list.
 func setDevicesV1(dir string, rules []specs.LinuxDeviceCgroup) error {
+	w := writer{dir: dir}
+	defer w.close()
 	for i := range rules {
 		r := &rules[i]
 		typ, err := ruleType(r)
@@ -47,7 +49,7 @@ func setDevicesV1(dir string, rules []specs.LinuxDeviceCgroup) error {
 				return err
 			}
 		}
-		if err := write(dir, file, line); err != nil {
+		if err := w.write(file, line); err != nil {
 			return err
 		}
 	}
