@@ -365,12 +365,17 @@ func (s *spawned) send(kind wire.Kind, v any, fds ...int) error {
 
 var errInitDied = errors.New("init died while it set up the container")
 
-// whyDead adds to the error of an init that died what is the most likely cause.
+// whyDead adds to the error of an init that died what is the most likely cause;
+// so it does if the init was there before its limit and has more than that allows.
 func whyDead(err error, res *specs.LinuxResources) error {
-	if !errors.Is(err, errInitDied) || !small(res) {
-		return err
+	switch {
+	case !small(res):
+	case errors.Is(err, errInitDied):
+		return fmt.Errorf("%w, which may use %d bytes of memory", err, *res.Memory.Limit)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("init has more than %d bytes of memory: %w", *res.Memory.Limit, err)
 	}
-	return fmt.Errorf("%w, which may use %d bytes of memory", err, *res.Memory.Limit)
+	return err
 }
 
 // receive reads one message; a Failure becomes an error.

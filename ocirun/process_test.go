@@ -89,6 +89,21 @@ func TestScheduling(t *testing.T) {
 	}
 }
 
+// TestAffinityToNothing: the error names what there is none of.
+func TestAffinityToNothing(t *testing.T) {
+	r := newRuntime(t)
+	req := sh(busyboxRoot(t), "exec sleep 60")
+	c := start(t, r, req)
+	for _, a := range []specs.CPUAffinity{{Initial: "8000-8190"}, {Final: "8000"}} {
+		p := *req.Spec.Process
+		p.Args, p.ExecCPUAffinity = []string{"true"}, &a
+		_, err := r.Exec(t.Context(), &ExecRequest{Pid: c.Pid, PidFD: c.PidFD, Spec: req.Spec, Process: &p, Cgroup: c.Cgroup})
+		if err == nil || !strings.Contains(err.Error(), "processor 8000") {
+			t.Errorf("%+v: %v", a, err)
+		}
+	}
+}
+
 // ownCPUs are the processors that this process may use, and its children.
 func ownCPUs(t *testing.T) string {
 	t.Helper()

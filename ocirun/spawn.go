@@ -9,11 +9,11 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-engine/wherry/ocirun/initproc"
 	"github.com/wherry-engine/wherry/ocirun/wire"
 )
 
@@ -194,7 +194,7 @@ func (r *Runtime) childAttr(b *birth, socket int, pidfd *int) (*syscall.ProcAttr
 			sys.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
 		}
 	}
-	if err := setAffinity(b.affinity); err != nil {
+	if err := initproc.SetAffinity(b.affinity); err != nil {
 		return nil, nil, err
 	}
 	cg := -1
@@ -254,19 +254,6 @@ func newTimeNS(offsets string) error {
 	name := "/proc/" + strconv.Itoa(unix.Gettid()) + "/timens_offsets"
 	if err := os.WriteFile(name, []byte(offsets), 0); err != nil {
 		return fmt.Errorf("set time offsets %q: %w", offsets, err)
-	}
-	return nil
-}
-
-// setAffinity binds the calling thread to processors.
-func setAffinity(mask []byte) error {
-	if len(mask) == 0 {
-		return nil
-	}
-	set := append(mask[:len(mask):len(mask)], make([]byte, 8-len(mask)%8)...) // whole words
-	_, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(set)), uintptr(unsafe.Pointer(&set[0])))
-	if errno != 0 {
-		return fmt.Errorf("set initial processor affinity: %w", errno)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package initproc
 import (
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 	"strconv"
 	"unsafe"
 
@@ -77,13 +79,28 @@ func (s *setup) scheduler() error {
 			return fmt.Errorf("set scheduler: %w", err)
 		}
 	}
-	if len(p.CPUAffinity) > 0 {
-		mask := append(p.CPUAffinity, make([]byte, 8-len(p.CPUAffinity)%8)...)
-		if _, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask[0]))); errno != 0 {
-			return fmt.Errorf("set processor affinity: %w", errno)
-		}
+	return SetAffinity(p.CPUAffinity)
+}
+
+// SetAffinity binds the calling thread to the processors of a bit mask, unless
+// that is empty.
+func SetAffinity(mask []byte) error {
+	if len(mask) == 0 {
+		return nil
 	}
-	return nil
+	words := append(mask[:len(mask):len(mask)], make([]byte, 8-len(mask)%8)...)
+	_, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(words)), uintptr(unsafe.Pointer(&words[0])))
+	switch errno {
+	case 0:
+		return nil
+	case unix.EINVAL: // sched_setaffinity(2)
+		first := slices.IndexFunc(mask, func(b byte) bool { return b != 0 })
+		if first < 0 {
+			return errors.New("processor affinity: no processor is named")
+		}
+		return fmt.Errorf("processor affinity: this machine, or the control group, has neither processor %d nor another one of those named", first*8+bits.TrailingZeros8(mask[first]))
+	}
+	return fmt.Errorf("set processor affinity: %w", errno)
 }
 
 // memoryPolicy applies to this thread, the one that execs or forks.
