@@ -54,7 +54,9 @@ func (t *attacher) run(ctx context.Context, args []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if t.sigProxy && !s.tty {
-		defer t.a.proxySignals(ctx, cl, c.ID)()
+		runs := make(chan struct{})
+		close(runs)
+		defer t.a.proxySignals(ctx, cl, c.ID, runs)()
 	}
 	wait, err := attachAndWait(ctx, cl, s, c.ID, container.WaitConditionNotRunning)
 	if err != nil {

@@ -55,7 +55,7 @@ func (r *runner) run(ctx context.Context, args []string) error {
 			return
 		}
 		if r.sigProxy {
-			r.a.signals.watchAll()
+			r.a.signals.watch()
 		}
 		cl.Ahead(ctx, 2) // wait, attach and start are under way at once
 	})
@@ -107,8 +107,9 @@ func (r *runner) background(ctx context.Context, cl *client.Client, id string) e
 func (r *runner) foreground(ctx context.Context, cl *client.Client, id string, req container.CreateRequest) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	runs := make(chan struct{})
 	if r.sigProxy {
-		defer r.a.proxySignals(ctx, cl, id)()
+		defer r.a.proxySignals(ctx, cl, id, runs)()
 	}
 	s := &session{
 		a: r.a, stdin: req.AttachStdin, stdout: req.AttachStdout, stderr: req.AttachStderr,
@@ -130,6 +131,7 @@ func (r *runner) foreground(ctx context.Context, cl *client.Client, id string, r
 		}
 		return r.a.runError("run", err)
 	}
+	close(runs)
 	return r.finish(ctx, cl, s, wait, id)
 }
 

@@ -216,10 +216,15 @@ func (a *app) terminalSize() (height, width uint) {
 	return terminal.Size(a.in)
 }
 
-// proxySignals passes the signals that are caught on to the container until
-// released.
-func (a *app) proxySignals(ctx context.Context, cl *client.Client, id string) (release func()) {
+// proxySignals passes signals on to the container until released. Those that
+// come before it runs wait for that.
+func (a *app) proxySignals(ctx context.Context, cl *client.Client, id string, runs <-chan struct{}) (release func()) {
 	return a.signals.take(func(sig syscall.Signal) {
+		select {
+		case <-runs:
+		case <-ctx.Done():
+			return
+		}
 		err := cl.Post(ctx, containerPath(id, "kill"), url.Values{"signal": {unix.SignalName(sig)}}, nil, nil)
 		if err != nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) && a.flags.debug {
 			_, _ = io.WriteString(a.err, a.message(err)+"\n")

@@ -84,8 +84,9 @@ func (s *starter) startAttached(ctx context.Context, cl *client.Client, name str
 	if err := s.a.checkTTY(sess.stdin, sess.tty); err != nil {
 		return err
 	}
+	runs := make(chan struct{})
 	if !sess.tty {
-		defer s.a.proxySignals(ctx, cl, c.ID)()
+		defer s.a.proxySignals(ctx, cl, c.ID, runs)()
 	}
 	cond := container.WaitConditionNextExit
 	if c.HostConfig.AutoRemove {
@@ -99,6 +100,7 @@ func (s *starter) startAttached(ctx context.Context, cl *client.Client, name str
 		_ = sess.stream.Close()
 		return err
 	}
+	close(runs)
 	if sess.tty && terminal.Is(s.a.outFile()) {
 		defer s.a.followSize(ctx, cl, containerPath(c.ID, "resize"))()
 	}

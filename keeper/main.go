@@ -279,7 +279,7 @@ func (k *keeper) adopt() {
 func (k *keeper) cleanUp() {
 	_ = k.exits.Close()
 	exits.Remove(k.execRoot)
-	for _, n := range []string{fdstore.Socket, "supervisor.sock", fdstore.SupervisorLock, "net.sock", stateFile, LogFile, "events", "start.lock", lockFile} {
+	for _, n := range []string{fdstore.Socket, "supervisor.sock", "supervisor.sock.hidden", fdstore.SupervisorLock, "net.sock", stateFile, LogFile, "events", "start.lock", lockFile} {
 		_ = os.Remove(filepath.Join(k.execRoot, n))
 	}
 	_ = os.RemoveAll(filepath.Join(k.execRoot, "tasks"))

@@ -131,6 +131,8 @@ func (c *conn) answer(ctx context.Context, f *wire.Frame) {
 	var err error
 	switch {
 	case f.Op == wire.OpUpgrade:
+		c.s.upgrading.Lock()
+		defer c.s.upgrading.Unlock()
 		body, file, err = c.handle(ctx, f)
 	case c.s.work.try(false):
 		defer c.s.work.leave() // when it is answered

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -28,11 +29,10 @@ const (
 
 // upgrade handles an Upgrade request: the keeper and net first, which do not
 // need us for it, then we. All is ready to be handed over when it returns; the
-// program is executed once the answer is on its way.
+// program is executed once the answer is on its way. The caller holds upgrading
+// until then.
 func (c *conn) upgrade(ctx context.Context, program string) wire.Upgraded {
 	s := c.s
-	s.upgrading.Lock()
-	defer s.upgrading.Unlock()
 	var up wire.Upgraded
 	for _, o := range append(s.keep.upgrade(ctx, program), s.prepareUpgrade(ctx, c, program)) {
 		up.Helpers = append(up.Helpers, wire.UpgradedHelper(o))
@@ -134,7 +134,11 @@ func (s *Supervisor) goOn() {
 // become executes the program. It returns if that fails, and all goes on.
 func (s *Supervisor) become(program string) {
 	err := successor.Become(program, role, []string{"--exec-root", s.execRoot, "--data-root", s.dataRoot}, nil)
-	s.log.Error("cannot become another build", "program", program, "err", errors.Join(err, s.show()))
+	s.log.Error("cannot become another build", "program", program, "err", err)
+	if err := s.show(); err != nil {
+		s.log.Error("cannot be reached any more", "err", err)
+		os.Exit(1) // the keeper starts another
+	}
 	s.goOn()
 }
 

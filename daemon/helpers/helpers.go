@@ -64,7 +64,7 @@ func (c *Connection) Hello(ctx context.Context) (task.Inventory, error) {
 		if inv, err = cl.Hello(ctx); err == nil {
 			break
 		}
-		if try == helloTries || !errdefs.IsUnavailable(err) || !ends(cl) {
+		if try == helloTries || !errdefs.IsUnavailable(err) || !ends(ctx, cl) {
 			return inv, err
 		}
 	}
@@ -123,15 +123,16 @@ func isLost(cl Client) bool {
 
 // ends tells whether a connection that failed is lost, which is noticed by
 // whoever reads from it.
-func ends(cl Client) bool {
+func ends(ctx context.Context, cl Client) bool {
 	late := time.NewTimer(time.Second)
 	defer late.Stop()
 	select {
 	case <-cl.Lost():
 		return true
 	case <-late.C:
-		return false
+	case <-ctx.Done():
 	}
+	return false
 }
 
 // get returns a connection that has said Hello, waiting for one if need be.

@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // again tells a program of this test what it is to do.
@@ -25,6 +28,8 @@ func TestMain(m *testing.M) {
 		all()
 	case "storm":
 		storm()
+	case "fault":
+		fault()
 	}
 }
 
@@ -158,4 +163,54 @@ func TestStorm(t *testing.T) {
 	if err != nil || string(out) != "done\n" {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// fault makes a system call that a filter answers with SIGSYS.
+func fault() {
+	if err := Notify(make(chan os.Signal, 1), syscall.SIGSYS); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	runtime.LockOSThread()
+	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	filter := []unix.SockFilter{
+		{Code: load}, // the number, at offset 0 of struct seccomp_data
+		{Code: equal, Jf: 1, K: unix.SYS_GETPPID},
+		{Code: ret, K: 0x30000}, // SECCOMP_RET_TRAP
+		{Code: ret, K: 0x7fff0000},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	err := errors.Join(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+		unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0))
+	fmt.Println("ready", err)
+	fmt.Println("goes on", os.Getppid())
+}
+
+// TestFault: what the kernel sends for a thread's own doing ends the program.
+func TestFault(t *testing.T) {
+	cmd := program(t, "fault")
+	out, _ := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != 128+int(syscall.SIGSYS) || string(out) != "ready <nil>\n" {
+		t.Errorf("exit code %d, %q", code, out)
+	}
+}
+
+// TestBlocked: a signal that is blocked is left to os/signal.
+func TestBlocked(t *testing.T) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends
+		var set unix.Sigset_t
+		set.Val[0] = 1 << (syscall.SIGUSR2 - 1)
+		if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil); err != nil {
+			t.Error(err)
+			return
+		}
+		ch := make(chan os.Signal, 1)
+		if err := Notify(ch, syscall.SIGUSR2); err == nil {
+			t.Error("a blocked signal is said to be caught")
+		}
+	}()
+	<-done
 }

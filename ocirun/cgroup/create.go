@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -111,27 +112,18 @@ func inheritCpuset(mount, dir string) error {
 }
 
 // enableControllers hands all controllers that parent has to its children. One
-// that lacks some may be another's, who is about to get them for it.
+// that gives nothing yet may be another's, who is about to get them for it.
 func enableControllers(mount, parent string) error {
-	have, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
+	given, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
 	if err != nil {
 		return err
 	}
-	if parent != mount {
-		all, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
-		if err != nil {
+	if parent != mount && len(bytes.TrimSpace(given)) == 0 {
+		if err := enableControllers(mount, filepath.Dir(parent)); err != nil {
 			return err
 		}
-		if !bytes.Equal(have, all) {
-			if err := enableControllers(mount, filepath.Dir(parent)); err != nil {
-				return err
-			}
-			if have, err = os.ReadFile(filepath.Join(parent, "cgroup.controllers")); err != nil {
-				return err
-			}
-		}
 	}
-	given, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
+	have, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
 	if err != nil {
 		return err
 	}
@@ -231,10 +223,12 @@ func (w *writer) write(name, value string) error {
 		w.name, w.fd = name, fd
 	}
 	for {
-		_, err := unix.Write(w.fd, []byte(value))
+		n, err := unix.Pwrite(w.fd, []byte(value), 0)
 		switch {
-		case err == nil:
+		case err == nil && n == len(value):
 			return nil
+		case err == nil:
+			return fmt.Errorf("write %q to %s: %w", value, filepath.Join(w.dir, name), io.ErrShortWrite)
 		case !errors.Is(err, unix.EINTR):
 			return fmt.Errorf("write %q to %s: %w", value, filepath.Join(w.dir, name), err)
 		}

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/wherry-engine/wherry/task/wire"
 )
+
+// farewell is how long a supervisor may take to become another program, which
+// ends the connection.
+const farewell = 10 * time.Second
 
 // Upgrade asks the helpers to become the program opts.Runtime, in their places
 // and without anybody noticing, and returns a connection to the supervisor that
@@ -38,8 +43,12 @@ func (c *Client) Upgrade(ctx context.Context, opts Options) (*Client, error) {
 	if !again {
 		return c, nil
 	}
+	late := time.NewTimer(farewell)
+	defer late.Stop()
 	select {
 	case <-c.Lost():
+	case <-late.C: // it could not be executed, and an older supervisor does not say so
+		_ = c.Close()
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), c.Close())
 	}
