@@ -59,7 +59,7 @@ type Sandboxes interface {
 	// Rename changes the DNS names of the sandbox's endpoints.
 	Rename(ctx context.Context, id SandboxID, containerName string) error
 	// Restore is called once after start with the namespaces of the sandboxes
-	// whose containers live; all others are closed.
+	// whose containers live, nil for one that cannot be found; all others are closed.
 	Restore(ctx context.Context, live map[SandboxID]*os.File) error
 }
 

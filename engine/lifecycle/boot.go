@@ -88,7 +88,9 @@ func (e *Engine) restoreNetworks(ctx context.Context, tasks map[string]task.Stat
 	live := map[network.SandboxID]*os.File{}
 	defer func() {
 		for _, f := range live {
-			_ = f.Close()
+			if f != nil {
+				_ = f.Close()
+			}
 		}
 	}()
 	for _, u := range e.index.all() {
@@ -98,9 +100,8 @@ func (e *Engine) restoreNetworks(ctx context.Context, tasks map[string]task.Stat
 			continue
 		}
 		ns, err := e.o.Tasks.NetNS(ctx, string(u.id))
-		if err != nil {
+		if err != nil { // it lives all the same
 			e.log.Error("find network namespace", "container", u.id, "err", err)
-			continue
 		}
 		live[network.SandboxID(s.Sandbox)] = ns
 	}

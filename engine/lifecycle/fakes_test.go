@@ -41,6 +41,8 @@ type world struct {
 	exec func(ctx context.Context) error
 	// netns are the namespaces that were made for user namespaces.
 	netns []task.NetNSRequest
+	// lost, if set, is why no task's namespace can be found.
+	lost error
 }
 
 func newWorld(t *testing.T) *world {
@@ -121,7 +123,12 @@ func (s withNetNS) Exec(ctx context.Context, req task.ExecRequest, conn *os.File
 	return s.Service.Exec(ctx, req, conn)
 }
 
-func (withNetNS) NetNS(context.Context, string) (*os.File, error) { return os.Open(os.DevNull) }
+func (s withNetNS) NetNS(context.Context, string) (*os.File, error) {
+	if s.w.lost != nil {
+		return nil, s.w.lost
+	}
+	return os.Open(os.DevNull)
+}
 
 func (s withNetNS) NewNetNS(_ context.Context, req task.NetNSRequest) (*os.File, error) {
 	s.w.netns = append(s.w.netns, req)
@@ -269,7 +276,7 @@ func (s *fakeSandboxes) Restore(_ context.Context, live map[network.SandboxID]*o
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id := range s.open {
-		if live[id] == nil {
+		if _, ok := live[id]; !ok {
 			delete(s.open, id)
 		}
 	}

@@ -402,6 +402,29 @@ func TestPolicyAtBoot(t *testing.T) {
 	}
 }
 
+// TestBootKeepsTheNetwork of a container that lives, also if the supervisor dies
+// before it has told where that is.
+func TestBootKeepsTheNetwork(t *testing.T) {
+	w := newWorld(t)
+	e, stop := w.engine()
+	ids := map[string]string{}
+	for _, name := range []string{"lives", "ended"} {
+		ids[name] = create(t, e, request(name))
+		if err := e.Start(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	if err := w.tasks.Exit(ids["ended"], 0); err != nil {
+		t.Fatal(err)
+	}
+	w.lost = errdefs.ErrUnavailable
+	e, _ = w.engine()
+	if got := w.nets.count(); got != 1 || !status(t, e, "lives").Running {
+		t.Errorf("%d sandboxes, want 1", got)
+	}
+}
+
 func TestWait(t *testing.T) {
 	w := newWorld(t)
 	e, _ := w.engine()

@@ -128,6 +128,10 @@ func (m *Manager) reconcile(ctx context.Context, live map[network.SandboxID]*os.
 		if err != nil || !s.Helper || has[id] {
 			continue
 		}
+		if ns == nil {
+			m.o.Logger.Error("the net helper lost a sandbox whose namespace cannot be found", "container", s.ContainerName)
+			continue
+		}
 		m.o.Logger.Info("the net helper lost a sandbox; making it again", "container", s.ContainerName)
 		errs = append(errs, m.handOverAgain(ctx, s, ns))
 	}
