@@ -1,12 +1,14 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -233,7 +235,9 @@ func TestKeeperKilled(t *testing.T) {
 func TestBothKilled(t *testing.T) {
 	b := newBox(t)
 	quiet, gone := b.request(b.untilTold("quiet")+"exit 5"), b.request("sleep 0.3; exit 6")
-	b.start(quiet, task.StartFiles{})
+	ns := newNetNS(t)
+	quiet.Spec.Linux.Namespaces = append(quiet.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+	b.start(quiet, task.StartFiles{NetNS: ns})
 	b.start(gone, task.StartFiles{})
 	sup, kp := b.inv.SupervisorPid, b.inv.KeeperPid
 	stopped(t, kp) // so that it does not start another supervisor in between
@@ -247,10 +251,45 @@ func TestBothKilled(t *testing.T) {
 	if st, err := b.client.Status(b.ctx, quiet.ID); err != nil || st.State != task.Running {
 		t.Errorf("the one that runs: %+v, %v", st, err)
 	}
+	if got, err := b.client.NetNS(b.ctx, quiet.ID); err != nil {
+		t.Error("its network namespace: ", err)
+	} else {
+		a, err1 := ns.Stat()
+		c, err2 := got.Stat()
+		if err := errors.Join(err1, err2, got.Close()); err != nil || !os.SameFile(a, c) {
+			t.Errorf("its network namespace is another one: %v", err)
+		}
+	}
 	b.tell("quiet")
 	if st := b.awaitExit(quiet.ID); !st.ExitUnknown && st.ExitCode != 5 {
 		t.Errorf("the one that ended later: %+v", st)
 	}
+}
+
+// newNetNS makes a network namespace, on a thread that ends in it.
+func newNetNS(t *testing.T) *os.File {
+	t.Helper()
+	type made struct {
+		f   *os.File
+		err error
+	}
+	ch := make(chan made)
+	go func() {
+		goruntime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err != nil {
+			ch <- made{nil, err}
+			return
+		}
+		f, err := os.Open("/proc/thread-self/ns/net")
+		ch <- made{f, err}
+	}()
+	m := <-ch
+	if m.err != nil {
+		t.Fatal(m.err)
+	}
+	t.Cleanup(func() { _ = m.f.Close() })
+	return m.f
 }
 
 // TestBothKilledInAnyOrder kills both without a pause; the daemon finds new

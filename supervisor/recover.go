@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-engine/wherry/keeper/exits"
@@ -180,6 +181,9 @@ func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []strin
 		return err
 	}
 	t.spec = execSpec(req.Spec)
+	if t.netns < 0 && req.JoinNet == "" && hasNamespace(req.Spec, specs.NetworkNamespace) {
+		t.netns = t.findNetNS()
+	}
 	sink, err := s.openSink(t.id, req.Log)
 	if err == nil {
 		err = sink.recover(ctx)
@@ -209,6 +213,23 @@ func (t *taskEntry) readopt(ctx context.Context, set *fdstore.Set, names []strin
 	}
 	t.exitTok, err = s.poll.add(t.pidfd, unix.EPOLLIN, func(uint32) { t.ended() })
 	return err
+}
+
+// findNetNS opens the network namespace of a task's process, which the keeper was
+// killed with. -1 if that has ended.
+func (t *taskEntry) findNetNS() int {
+	if t.pidfd < 0 {
+		return -1
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", t.st.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	if unix.PidfdSendSignal(t.pidfd, 0, nil, 0) != nil { // perhaps it was another's
+		_ = unix.Close(fd)
+		return -1
+	}
+	return fd
 }
 
 // resumeLog goes on with what is known of a log, and says in it what is not.

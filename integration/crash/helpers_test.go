@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -64,6 +65,10 @@ func TestBothHelpersKilled(t *testing.T) {
 		cli.OK(t, "run", "-d", "--name", name, "-v", ctl+":/ctl", image, "sh", "-c", cmd)
 	}
 	cli.OK(t, "run", "-d", "--name", "always", "--restart", "always", image, "sleep", "1000000")
+	cli.OK(t, "network", "create", "quay")
+	serves := cli.OK(t, "run", "-d", "--name", "serves", "--network", "quay", "-p", "127.0.0.1::80", image, "sh", "-c", "nc -ll -p 80 -e hostname & sleep 1000000")
+	port := cli.OK(t, "port", "serves", "80/tcp")
+	testenv.Eventually(t, "the published port answers", func() bool { return ask(port) == serves[:12] })
 	waits := make(chan testenv.Result, 2)
 	for _, name := range []string{"ends", "later"} {
 		go func() { waits <- cli.Try(t, "wait", name) }()
@@ -97,6 +102,15 @@ func TestBothHelpersKilled(t *testing.T) {
 			t.Errorf("%s is %s", name, got)
 		}
 	}
+	for range 2 {
+		if got := ask(port); got != serves[:12] {
+			t.Errorf("the published port answers %q\n%s", got, d.LogTail())
+		}
+		contains(t, cli.OK(t, "run", "--rm", "--network", "quay", image, "nslookup", "serves"), "Address")
+		if err := errors.Join(d.Kill(), d.Launch()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	contains(t, cli.Try(t, "logs", "lives").All(), "supervisor and keeper were killed")
 	contains(t, cli.OK(t, "inspect", "-f", "{{.State.Error}}", "lives"), "supervisor and keeper were killed")
 	cli.OK(t, "rm", "-f", "removed")
@@ -121,9 +135,9 @@ func TestBothHelpersKilled(t *testing.T) {
 			t.Fatal("a wait hangs")
 		}
 	}
-	if got := cli.OK(t, "ps", "-q"); len(strings.Fields(got)) != 2 {
+	if got := cli.OK(t, "ps", "-q"); len(strings.Fields(got)) != 3 {
 		t.Errorf("ps: %q", got)
 	}
 	cli.OK(t, "stop", "-t", "0", "lives")
-	cli.OK(t, "rm", "-f", "always", "lives", "ends", "later")
+	cli.OK(t, "rm", "-f", "always", "lives", "ends", "later", "serves")
 }
