@@ -32,14 +32,16 @@ func TestEntry(t *testing.T) {
 }
 
 // scheduler returns what the Go runtime says of a command's scheduler. The
-// command waits for a reader of its log until it has.
+// command waits for a writer of its configuration until it has, and says nothing
+// before: the runtime writes its line piece by piece.
 func scheduler(t *testing.T, bin string, env []string) (line string) {
 	t.Helper()
-	log := filepath.Join(t.TempDir(), "log")
-	if err := syscall.Mkfifo(log, 0o600); err != nil {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.json")
+	if err := syscall.Mkfifo(config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin, "--log", log, "nonsense")
+	cmd := exec.Command(bin, "--root", filepath.Join(dir, "root"), "create", "--bundle", dir, "x")
 	cmd.Env = env
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -51,11 +53,11 @@ func scheduler(t *testing.T, bin string, env []string) (line string) {
 	for lines := bufio.NewScanner(stderr); !strings.HasPrefix(line, "SCHED") && lines.Scan(); {
 		line = lines.Text()
 	}
-	f, err := os.Open(log)
+	f, err := os.OpenFile(config, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	_ = cmd.Wait() // there is no such command
+	_ = f.Close()
+	_ = cmd.Wait() // nothing is no configuration
 	return line
 }
