@@ -26,6 +26,9 @@ import (
 // Socket is the supervisor's socket below the exec root.
 const Socket = "supervisor.sock"
 
+// hidden is its name while another program is about to be executed.
+const hidden = Socket + ".hidden"
+
 // options of a Supervisor.
 type options struct {
 	execRoot, dataRoot string
@@ -129,7 +132,7 @@ func (s *Supervisor) listen() (*net.UnixListener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
-	_ = os.Remove(path + ".hidden") // that of the program before
+	_ = os.Remove(filepath.Join(s.execRoot, hidden)) // that of the program before
 	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, path)); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -140,14 +143,12 @@ func (s *Supervisor) listen() (*net.UnixListener, error) {
 // program that is about to be replaced would be cut off: the kernel closes our
 // descriptors one by one, the listener perhaps after the connection whose end
 // the daemon waits for.
-func (s *Supervisor) hide() error {
-	path := filepath.Join(s.execRoot, Socket)
-	return os.Rename(path, path+".hidden")
-}
+func (s *Supervisor) hide() error { return s.renameSocket(Socket, hidden) }
 
-func (s *Supervisor) show() error {
-	path := filepath.Join(s.execRoot, Socket)
-	return os.Rename(path+".hidden", path)
+func (s *Supervisor) show() error { return s.renameSocket(hidden, Socket) }
+
+func (s *Supervisor) renameSocket(from, to string) error {
+	return os.Rename(filepath.Join(s.execRoot, from), filepath.Join(s.execRoot, to))
 }
 
 // get returns a task.

@@ -88,9 +88,7 @@ func (e *Engine) restoreNetworks(ctx context.Context, tasks map[string]task.Stat
 	live := map[network.SandboxID]*os.File{}
 	defer func() {
 		for _, f := range live {
-			if f != nil {
-				_ = f.Close()
-			}
+			_ = f.Close() // of nil: nothing
 		}
 	}()
 	for _, u := range e.index.all() {
